@@ -1,0 +1,417 @@
+//! Too few descriptors, failing system calls, and what is left of memory and
+//! of CPU time when the work is done.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Seek, SeekFrom};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::prctl;
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::unistd::Pid;
+use tempfile::NamedTempFile;
+
+use super::crowd::{everyone_is_served, no_room_for, one_of_many};
+use super::stop::outlived;
+use super::{Case, Context, Outcome};
+use crate::harness::{Client, PATIENCE, Server, Start, Target};
+use crate::sys;
+
+pub(super) static CASES: &[Case] = &[
+    Case {
+        name: "out_of_descriptors",
+        means: "with 64 descriptors and 200 clients the server neither exits \
+                nor spins: it serves those it has, and the others as soon as \
+                some have left",
+        alone: true,
+        run: out_of_descriptors,
+    },
+    Case {
+        name: "injected_eintr",
+        means: "every other read, write, wait and accept is interrupted \
+                (EINTR): no byte is lost and no client",
+        alone: false,
+        run: injected_eintr,
+    },
+    Case {
+        name: "injected_accept_errors",
+        means: "every other accept fails with an error that concerns one \
+                client or passes by itself: the server lives on and serves \
+                everyone",
+        alone: false,
+        run: injected_accept_errors,
+    },
+    Case {
+        name: "injected_epoll_ctl_enomem",
+        means: "every other epoll_ctl fails for lack of memory: that client is \
+                closed, and the server lives on",
+        alone: false,
+        run: injected_epoll_ctl_enomem,
+    },
+    Case {
+        name: "memory_after_many",
+        means: "thousands of clients later the server holds no more memory \
+                than after the first few hundred",
+        alone: true,
+        run: memory_after_many,
+    },
+    Case {
+        name: "idle_cpu",
+        means: "a server whose clients say nothing sleeps; one that polls \
+                without sleeping is shown to burn its core",
+        alone: true,
+        run: idle_cpu,
+    },
+];
+
+fn out_of_descriptors(context: &Context) -> Result<Outcome> {
+    const CLIENTS: usize = 200;
+    if let Some(skipped) = no_room_for(CLIENTS)? {
+        return Ok(skipped);
+    }
+    let start = Start { descriptors: Some(64), ..Start::default() };
+    let mut server = context.start_with(&start)?;
+    // Those who are served at once, with room for the server's own.
+    let group = context.at_once(40);
+    let mut clients = server.clients(CLIENTS)?;
+    for client in &mut clients {
+        client.send(64)?;
+    }
+    for client in &mut clients[..group] {
+        client.receive(64)?;
+    }
+    let share = server.cpu_share(
+        context.size(Duration::from_millis(400), Duration::from_secs(2)),
+    );
+    server.must_live()?;
+    let allowed = allowed_idle_share(context);
+    ensure!(
+        share <= allowed,
+        "with no descriptor left it uses {:.0} % of a core; {:.0} % are \
+         allowed",
+        share * 100.0,
+        allowed * 100.0
+    );
+    let lines = server.stderr().lines().count();
+    ensure!(lines <= 50, "it wrote {lines} lines about it");
+    for client in &mut clients[..group] {
+        client.round_trip(64)?;
+    }
+
+    let begin = Instant::now();
+    let mut served = group;
+    let mut clients = clients.into_iter().peekable();
+    while clients.peek().is_some() {
+        let mut leaving: Vec<Client> = clients.by_ref().take(group).collect();
+        for client in &mut leaving {
+            let missing = usize::try_from(client.sent - client.received)?;
+            client.receive(missing).with_context(|| {
+                format!("{served} clients were served, and have left")
+            })?;
+        }
+        served += leaving.len();
+        for client in leaving {
+            client.finish()?;
+        }
+    }
+    let took = begin.elapsed();
+    server.stop()?;
+    Ok(Outcome::Passed(format!(
+        "{group} clients served, the other {} within {took:.1?} as room \
+         came; {:.1} % of a core while there was none",
+        CLIENTS - group,
+        share * 100.0
+    )))
+}
+
+/// Which share of a core a server may use that has nothing to do.
+fn allowed_idle_share(context: &Context) -> f64 {
+    if context.limits.burns_core {
+        // Any number of threads of it, by its nature.
+        f64::INFINITY
+    } else if context.limits.idle_wakes {
+        0.6
+    } else {
+        0.2
+    }
+}
+
+/// strace, attached to a running server, which makes some system calls fail.
+struct Saboteur {
+    strace: Child,
+    log: NamedTempFile,
+}
+
+/// Any of the calls that a server may read, write, wait and accept with; the
+/// mark lets strace pass over those that a machine does not have.
+const WAITS_AND_COPIES: &str = "?read,?recvfrom,?recvmsg,?readv,?write,?sendto,\
+    ?sendmsg,?writev,?epoll_wait,?epoll_pwait,?epoll_pwait2,?poll,?ppoll,\
+    ?select,?pselect6,?accept,?accept4";
+
+impl Saboteur {
+    /// Lets every other of `calls` fail with `error`. An outcome instead when
+    /// that cannot be done here.
+    ///
+    /// Never `retval=`: it skips the call and pretends that it was made, so
+    /// that bytes are lost which no server could have kept.
+    fn begin(
+        server: &Server,
+        calls: &str,
+        error: &str,
+    ) -> Result<std::result::Result<Saboteur, Outcome>> {
+        let log = NamedTempFile::new().context("a file for strace")?;
+        let mut stderr = tempfile::tempfile().context("a file for strace")?;
+        let mut command = Command::new("strace");
+        command
+            .args(["-f", "-qq", "-e", "signal=none", "-e"])
+            .arg(format!("trace={calls}"))
+            .arg("-e")
+            .arg(format!("inject={calls}:error={error}:when=1+2"))
+            .arg("-o")
+            .arg(log.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr.try_clone()?);
+        let tree = server.tree();
+        for pid in &tree {
+            command.arg("-p").arg(pid.to_string());
+        }
+        sys::in_child(&mut command, || {
+            // A blocked SIGTERM would be inherited, and it must not outlive
+            // the case that started it.
+            SigSet::empty().thread_set_mask()?;
+            prctl::set_pdeathsig(Signal::SIGTERM)?;
+            Ok(())
+        });
+        let strace = match command.spawn() {
+            Ok(strace) => strace,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let why = "strace is not installed";
+                return Ok(Err(Outcome::Skipped(why.to_string())));
+            }
+            Err(error) => return Err(error).context("strace"),
+        };
+        let mut saboteur = Saboteur { strace, log };
+        let deadline = Instant::now() + PATIENCE;
+        while !tree.iter().all(|&pid| saboteur.has_attached_to(pid)) {
+            if saboteur.strace.try_wait()?.is_some() {
+                let mut said = String::new();
+                stderr.seek(SeekFrom::Start(0))?;
+                stderr.read_to_string(&mut said)?;
+                let why = format!("strace cannot attach: {}", said.trim());
+                return Ok(Err(Outcome::Skipped(why)));
+            }
+            ensure!(Instant::now() < deadline, "strace does not attach");
+            thread::sleep(Duration::from_millis(2));
+        }
+        Ok(Ok(saboteur))
+    }
+
+    fn has_attached_to(&self, pid: i32) -> bool {
+        let tracer = format!("TracerPid:\t{}\n", self.strace.id());
+        let tasks = fs::read_dir(format!("/proc/{pid}/task"));
+        tasks.into_iter().flatten().flatten().all(|task| {
+            fs::read_to_string(task.path().join("status"))
+                .is_ok_and(|status| status.contains(&tracer))
+        })
+    }
+
+    /// Leaves the server alone again; how many calls failed.
+    fn end(mut self) -> Result<usize> {
+        self.detach();
+        let log = fs::read_to_string(self.log.path())?;
+        Ok(log.matches("(INJECTED)").count())
+    }
+
+    fn detach(&mut self) {
+        let Ok(None) = self.strace.try_wait() else {
+            return;
+        };
+        // Asked to end, strace lets its tracees go on untouched.
+        if let Ok(pid) = i32::try_from(self.strace.id()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        let deadline = Instant::now() + PATIENCE;
+        while let Ok(None) = self.strace.try_wait() {
+            if Instant::now() >= deadline {
+                let _ = self.strace.kill();
+                let _ = self.strace.wait();
+                return;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+impl Drop for Saboteur {
+    fn drop(&mut self) {
+        self.detach();
+    }
+}
+
+fn injected_eintr(context: &Context) -> Result<Outcome> {
+    let mut server = context.start()?;
+    server.client(0)?.finish()?;
+    let saboteur = match Saboteur::begin(&server, WAITS_AND_COPIES, "EINTR")? {
+        Ok(saboteur) => saboteur,
+        Err(outcome) => return Ok(outcome),
+    };
+    let served = everyone_is_served(context, server.clients(4)?, 20_000);
+    let failed = saboteur.end()?;
+    outlived(&mut server, served)
+        .with_context(|| format!("{failed} calls were interrupted"))?;
+    ensure!(failed > 0, "strace interrupted no call");
+    server.client(5)?.finish()?;
+    server.stop()?;
+    Ok(Outcome::Passed(format!(
+        "4 clients got their bytes while {failed} calls were interrupted"
+    )))
+}
+
+fn injected_accept_errors(context: &Context) -> Result<Outcome> {
+    let errors =
+        ["ECONNABORTED", "EPROTO", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"];
+    let mut all = 0;
+    let mut server = context.start()?;
+    for error in errors {
+        let calls = "?accept,?accept4";
+        let saboteur = match Saboteur::begin(&server, calls, error)? {
+            Ok(saboteur) => saboteur,
+            Err(outcome) => return Ok(outcome),
+        };
+        let count = context.size(2, 10);
+        let served = (0..count).try_for_each(|id| {
+            let mut client = server.client(id)?;
+            client.round_trip(64)?;
+            client.finish()
+        });
+        let failed = saboteur.end()?;
+        outlived(&mut server, served)
+            .with_context(|| format!("{failed} accepts failed with {error}"))?;
+        ensure!(failed > 0, "strace let no accept fail with {error}");
+        all += failed;
+    }
+    server.client(0)?.finish()?;
+    server.stop()?;
+    Ok(Outcome::Passed(format!(
+        "everyone was served although {all} accepts failed, in {} ways",
+        errors.len()
+    )))
+}
+
+fn injected_epoll_ctl_enomem(context: &Context) -> Result<Outcome> {
+    let mut server = context.start()?;
+    server.client(0)?.finish()?;
+    let saboteur = match Saboteur::begin(&server, "?epoll_ctl", "ENOMEM")? {
+        Ok(saboteur) => saboteur,
+        Err(outcome) => return Ok(outcome),
+    };
+    let mut served = 0;
+    let clients = (0..12).try_for_each(|id| {
+        let mut client = server.client(id)?;
+        // It may have been closed already.
+        let _ = client.write_some(64);
+        match client.socket.peek(&mut [0]) {
+            Ok(1) => {
+                client.receive(64)?;
+                served += 1;
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                bail!("client {id} was neither served nor closed");
+            }
+            Ok(_) | Err(_) => {}
+        }
+        Ok(())
+    });
+    let failed = saboteur.end()?;
+    let said = || format!("{failed} epoll_ctl calls failed with ENOMEM");
+    outlived(&mut server, clients).with_context(said)?;
+    if failed == 0 {
+        let epoll = match &context.target {
+            Target::Model(model) => model.sleeps_in.contains("epoll"),
+            Target::Broken(_) => true,
+            Target::Command(_) => false,
+        };
+        ensure!(!epoll, "strace let no epoll_ctl fail");
+        let why = "it never calls epoll_ctl";
+        return Ok(Outcome::Excluded(why.to_string()));
+    }
+    ensure!(served > 0, "none of 12 clients was served; {}", said());
+    server.client(0)?.finish()?;
+    server.stop()?;
+    Ok(Outcome::Passed(format!(
+        "{served} of 12 clients were served and the rest closed while {failed} \
+         epoll_ctl calls failed"
+    )))
+}
+
+fn memory_after_many(context: &Context) -> Result<Outcome> {
+    let count = context.size(1_000, 20_000);
+    let allowed = context.size(256 << 10, 1 << 20);
+    let server = context.start()?;
+    let wave = |from: usize, to: usize| -> Result<()> {
+        for begin in (from..to).step_by(50) {
+            let clients: Result<Vec<Client>> = (begin..begin + 50)
+                .map(|id| one_of_many(&server, id))
+                .collect();
+            everyone_is_served(context, clients?, 64)?;
+        }
+        Ok(())
+    };
+    // Tables and the allocator's lists grow to their size with these.
+    wave(0, 300)?;
+    let before = server.settles("the first to be gone", PATIENCE, |seen| {
+        seen.close_wait == 0
+    })?;
+    let begin = Instant::now();
+    wave(300, 300 + count)?;
+    let took = begin.elapsed();
+    let after = server.returns_to(&before)?;
+    let grown = after.memory.saturating_sub(before.memory);
+    ensure!(
+        grown <= allowed,
+        "{count} clients later it holds {} KiB more, {} bytes for each \
+         client that has gone",
+        grown >> 10,
+        grown / count as u64
+    );
+    server.stop()?;
+    Ok(Outcome::Passed(format!(
+        "{} KiB after 300 clients, {} KiB after {count} more ({took:.1?})",
+        before.memory >> 10,
+        after.memory >> 10
+    )))
+}
+
+fn idle_cpu(context: &Context) -> Result<Outcome> {
+    let span = context.size(Duration::from_millis(300), Duration::from_secs(3));
+    let server = context.start()?;
+    let mut clients = server.clients(context.at_once(10))?;
+    for client in &mut clients {
+        client.round_trip(64)?;
+    }
+    let share = server.cpu_share(span);
+    let percent = share * 100.0;
+    let count = clients.len();
+    let seen = format!("{percent:.2} % of a core beside {count} idle clients");
+    if context.limits.burns_core {
+        // Half of one, because others may want the core as well.
+        ensure!(
+            share >= 0.5,
+            "{seen}, though its row says that it burns one: is the row wrong?"
+        );
+    } else if context.limits.idle_wakes {
+        ensure!(share > 0.0, "{seen}, though its row says that it wakes up");
+        ensure!(share <= 0.6, "{seen}: its pause does not rest");
+    } else {
+        ensure!(share <= 0.02, "{seen}: it should sleep");
+    }
+    for client in &mut clients {
+        client.round_trip(64)?;
+    }
+    drop(clients);
+    server.stop()?;
+    Ok(Outcome::Passed(seen))
+}

@@ -1,0 +1,208 @@
+//! The one table of models: tests, benches, `watch` and the documents are
+//! driven from it.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// One row: a server, with the arguments that make it this variant.
+pub struct Model {
+    /// The row's name on every command line here, such as `blocking-thread`.
+    pub name: &'static str,
+    /// The package and binary, such as `blocking`.
+    pub binary: &'static str,
+    /// What the variant adds to the command line.
+    pub args: &'static [&'static str],
+    /// The server's `main`; the first argument is the program's name.
+    pub entry: fn(Vec<OsString>) -> ExitCode,
+    /// One line of what the model is.
+    pub summary: &'static str,
+    /// The call in which an idle server of this model sleeps.
+    pub sleeps_in: &'static str,
+    /// What the model cannot do, by its nature.
+    pub limits: Limits,
+    /// What a reader may try with it.
+    pub try_it: &'static str,
+    /// What a reader then sees.
+    pub see: &'static str,
+}
+
+/// What a model cannot do by its nature; tested as that.
+pub struct Limits {
+    /// How many clients are served at once; the others wait.
+    pub clients: Option<usize>,
+    /// Descriptors from this number on are refused.
+    pub descriptors_below: Option<usize>,
+    /// An idle server takes a whole core.
+    pub burns_core: bool,
+    /// An idle server wakes up now and then.
+    pub idle_wakes: bool,
+    /// What each client takes besides its descriptor.
+    pub per_client: PerClient,
+}
+
+/// What each client takes besides its descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PerClient {
+    /// Nothing but its entry in a table.
+    Nothing,
+    /// A thread.
+    Thread,
+    /// A process.
+    Process,
+}
+
+const NO_LIMITS: Limits = Limits {
+    clients: None,
+    descriptors_below: None,
+    burns_core: false,
+    idle_wakes: false,
+    per_client: PerClient::Nothing,
+};
+
+/// Every server of the workspace, with its variants as rows of their own, in
+/// the order in which a reader should meet them.
+pub static MODELS: &[Model] = &[
+    Model {
+        name: "blocking",
+        binary: "blocking",
+        args: &[],
+        entry: echo::main::<blocking::Server>,
+        summary: "one client at a time; read sleeps until it has spoken",
+        sleeps_in: "read",
+        limits: Limits { clients: Some(1), ..NO_LIMITS },
+        try_it: "nc in two terminals, the first silent",
+        see: "the second is connected and gets no answer until the first ends",
+    },
+    Model {
+        name: "blocking-process",
+        binary: "blocking",
+        args: &["--per", "process"],
+        entry: echo::main::<blocking::Server>,
+        summary: "a process for each client; fork copies the server",
+        sleeps_in: "read",
+        limits: Limits { per_client: PerClient::Process, ..NO_LIMITS },
+        try_it: "nc in two terminals, then ps --forest",
+        see: "both are answered; each has a child that sleeps in its own read",
+    },
+    Model {
+        name: "blocking-thread",
+        binary: "blocking",
+        args: &["--per", "thread"],
+        entry: echo::main::<blocking::Server>,
+        summary: "a thread for each client; each sleeps in its own read",
+        sleeps_in: "read",
+        limits: Limits { per_client: PerClient::Thread, ..NO_LIMITS },
+        try_it: "nc in two terminals, then ps -L",
+        see: "both are answered, by two threads of one process",
+    },
+    Model {
+        name: "blocking-pool",
+        binary: "blocking",
+        args: &["--pool", "8"],
+        entry: echo::main::<blocking::Server>,
+        summary: "8 threads take accepted clients from one locked queue",
+        sleeps_in: "read",
+        limits: Limits { clients: Some(8), ..NO_LIMITS },
+        try_it: "nine times nc",
+        see: "the ninth waits until one of the eight has ended",
+    },
+    Model {
+        name: "nonblocking_poll",
+        binary: "nonblocking_poll",
+        args: &[],
+        entry: echo::main::<nonblocking_poll::Server>,
+        summary: "asks every client all the time; no call ever sleeps",
+        sleeps_in: "nothing",
+        limits: Limits { burns_core: true, ..NO_LIMITS },
+        try_it: "nc, silent, and top beside it",
+        see: "a whole core is busy, and the wasted calls are in the summary",
+    },
+    Model {
+        name: "nonblocking_poll-pause",
+        binary: "nonblocking_poll",
+        args: &["--pause", "1ms"],
+        entry: echo::main::<nonblocking_poll::Server>,
+        summary: "asks every client, sleeps a millisecond, asks again",
+        sleeps_in: "clock_nanosleep",
+        limits: Limits { idle_wakes: true, ..NO_LIMITS },
+        try_it: "nc, silent, and top beside it",
+        see: "little CPU; every answer is up to a millisecond late",
+    },
+    Model {
+        name: "select_server",
+        binary: "select_server",
+        args: &[],
+        entry: echo::main::<select_server::Server>,
+        summary: "one call sleeps for all; its sets are overwritten each time",
+        sleeps_in: "select",
+        limits: Limits { descriptors_below: Some(1024), ..NO_LIMITS },
+        try_it: "a few times nc, with --watch text",
+        see: "each wait scans every descriptor up to the highest",
+    },
+    Model {
+        name: "poll_server",
+        binary: "poll_server",
+        args: &[],
+        entry: echo::main::<poll_server::Server>,
+        summary: "one call sleeps for all; its list is handed over each time",
+        sleeps_in: "poll",
+        limits: NO_LIMITS,
+        try_it: "a few times nc, with --watch text",
+        see: "each wait scans the whole list, and there is no limit of 1,024",
+    },
+    Model {
+        name: "epoll_lt",
+        binary: "epoll_lt",
+        args: &[],
+        entry: echo::main::<epoll_lt::Server>,
+        summary: "the kernel keeps the list and returns only who is ready",
+        sleeps_in: "epoll_wait",
+        limits: NO_LIMITS,
+        try_it: "a few times nc, with --watch text",
+        see: "each wait scans as many entries as came out ready",
+    },
+    Model {
+        name: "epoll_et",
+        binary: "epoll_et",
+        args: &[],
+        entry: echo::main::<epoll_et::Server>,
+        summary: "the kernel reports each change to ready once",
+        sleeps_in: "epoll_wait",
+        limits: NO_LIMITS,
+        try_it: "a few times nc, with --watch text",
+        see: "after each message one more read meets EAGAIN: the drain",
+    },
+];
+
+/// The row of this name.
+pub fn find(name: &str) -> Option<&'static Model> {
+    MODELS.iter().find(|model| model.name == name)
+}
+
+/// Becomes the server that `serve MODEL ARGS…` names, when the command line
+/// asks for one; otherwise returns. A harness starts its servers by executing
+/// itself, so that what it tests is what it was built with.
+pub fn serve_if_asked() {
+    echo::render_if_asked();
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if args.get(1).is_some_and(|word| word == "serve") {
+        let name = args.get(2).and_then(|name| name.to_str()).unwrap_or("");
+        if name == "broken" {
+            exit(crate::broken::main(args[2..].to_vec()));
+        }
+        let Some(model) = find(name) else {
+            eprintln!("serve: no model is called '{name}'");
+            std::process::exit(2);
+        };
+        let mut line = vec![OsString::from(model.binary)];
+        line.extend(model.args.iter().map(OsString::from));
+        line.extend_from_slice(&args[3..]);
+        exit((model.entry)(line));
+    }
+}
+
+fn exit(code: ExitCode) -> ! {
+    // The codes it knows, because an ExitCode does not tell its own.
+    let same = |n: &u8| ExitCode::from(*n) == code;
+    std::process::exit((0..3).find(same).map_or(1, i32::from));
+}

@@ -1,0 +1,41 @@
+//! Every case of the suite against every row of the table, at the sizes that
+//! fit into `cargo test`.
+
+use std::process::ExitCode;
+
+use bench::check::{self, Context, Outcome, Tier};
+use bench::harness::{self, Target};
+use bench::models::MODELS;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+fn main() -> ExitCode {
+    bench::serve_if_asked();
+    harness::raise_descriptor_limit();
+    let mut args = Arguments::from_args();
+    // More at a time would measure each other.
+    args.test_threads = Some(args.test_threads.unwrap_or(2).min(2));
+    let trials = MODELS
+        .iter()
+        .flat_map(|model| {
+            check::cases().map(move |case| {
+                let name = format!("{}::{}", model.name, case.name);
+                let target = Target::Model(model);
+                Trial::test(name, move || try_one(case, target))
+            })
+        })
+        .collect();
+    libtest_mimic::run(&args, trials).exit_code()
+}
+
+fn try_one(case: &check::Case, target: Target) -> Result<(), Failed> {
+    let context = Context::new(target, Tier::Quick, fastrand::u64(..));
+    let name = context.target.name();
+    match check::run(case, &context).0 {
+        Ok(Outcome::Passed(_) | Outcome::Excluded(_)) => Ok(()),
+        Ok(Outcome::Skipped(reason)) => {
+            println!("{name}::{} SKIPPED: {reason}", case.name);
+            Ok(())
+        }
+        Err(error) => Err(format!("{error:#} (seed {})", context.seed).into()),
+    }
+}

@@ -1,0 +1,4 @@
+//! `blocking --help` explains the model; `lib.rs` is the model.
+fn main() -> std::process::ExitCode {
+    echo::main::<blocking::Server>(std::env::args_os())
+}

@@ -1,0 +1,216 @@
+use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use serde::{Serialize, Serializer};
+
+use crate::event::{Event, Verb};
+use crate::{CALL_LENGTH, Fd};
+
+/// The wait of a pool's threads.
+pub(crate) const QUEUE: &str = "Condvar::wait";
+
+/// Whom a descriptor stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Peer {
+    /// The listening socket.
+    Listener,
+    /// The descriptor that becomes readable at a stop signal.
+    Stop,
+    /// The clients are numbered in the order in which they were accepted.
+    Client(u64),
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Peer::Listener => f.write_str("listener"),
+            Peer::Stop => f.write_str("stop"),
+            Peer::Client(n) => write!(f, "client {n}"),
+        }
+    }
+}
+
+impl Serialize for Peer {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+/// One call of one thread, put together from its events.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    /// Threads are numbered in the order in which they appeared, from 0.
+    pub thread: usize,
+    pub pid: i32,
+    pub tid: i32,
+    pub t0: u64,
+    pub t1: u64,
+    /// A write that took less than its connection was owed.
+    pub short: bool,
+    /// Shared, because a call that repeats is kept many times.
+    pub what: Rc<What>,
+    key: u64,
+}
+
+/// What a call did, its times aside: two calls with the same are repetitions
+/// of each other.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct What {
+    pub verb: Verb,
+    name: [u8; CALL_LENGTH],
+    pub fd: Fd,
+    pub peer: Option<Peer>,
+    /// What the kernel returned, or the errno's negative.
+    pub ret: i64,
+    /// Whom a take brought in, or a thread of a pool was woken for.
+    pub taken: Option<Peer>,
+    /// How many descriptors a wait asked about.
+    pub asked: u32,
+    /// What a wait found, if its server said so.
+    pub found: Option<Found>,
+}
+
+/// What a wait found.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Found {
+    /// The first of the ready descriptors.
+    pub ready: Vec<(Fd, Option<Peer>)>,
+    /// How many were ready.
+    pub count: u32,
+    /// How many entries the server had to look through to know.
+    pub scanned: u32,
+}
+
+impl Call {
+    pub fn new(
+        thread: usize,
+        event: &Event,
+        peer: Option<Peer>,
+        taken: Option<Peer>,
+        found: Option<Found>,
+    ) -> Self {
+        let what = What {
+            verb: event.verb,
+            name: event.call,
+            fd: event.fd,
+            peer,
+            ret: event.ret,
+            taken,
+            asked: event.asked,
+            found,
+        };
+        let mut hasher = DefaultHasher::new();
+        what.hash(&mut hasher);
+        Call {
+            thread,
+            pid: event.pid,
+            tid: event.tid,
+            t0: event.t0,
+            t1: event.t1,
+            short: false,
+            what: Rc::new(what),
+            key: hasher.finish(),
+        }
+    }
+
+    /// How long it took.
+    pub fn took(&self) -> u64 {
+        self.t1.saturating_sub(self.t0)
+    }
+
+    /// A number that is the same for repetitions of this call.
+    pub fn key(&self) -> u64 {
+        self.key
+    }
+}
+
+impl What {
+    /// The call's name.
+    pub fn name(&self) -> &str {
+        let length = self.name.iter().position(|byte| *byte == 0);
+        let name = &self.name[..length.unwrap_or(CALL_LENGTH)];
+        std::str::from_utf8(name).unwrap_or("?")
+    }
+
+    /// Whether a thread of a pool sleeps in it until there is a client in the
+    /// queue. It gives the client's descriptor, or -1 when there will be none.
+    pub fn takes_from_queue(&self) -> bool {
+        self.name() == QUEUE
+    }
+
+    /// The error, if it failed.
+    pub fn errno(&self) -> Option<Errno> {
+        (self.ret < 0 && !self.takes_from_queue())
+            .then(|| Errno::from_raw(-self.ret as i32))
+    }
+
+    /// The error's name, such as `EAGAIN`.
+    pub fn errno_name(&self) -> Option<String> {
+        self.errno().map(|errno| match errno {
+            Errno::UnknownErrno => format!("errno {}", -self.ret),
+            known => format!("{known:?}"),
+        })
+    }
+
+    /// Whether it was made for nothing: it met EAGAIN, or it is a wait that
+    /// neither found anything nor slept for as long as it was meant to.
+    pub fn wasted(&self) -> bool {
+        let none = self.found.as_ref().is_some_and(|found| found.count == 0);
+        match self.errno() {
+            Some(Errno::EAGAIN) => true,
+            Some(Errno::EINTR) => self.asked > 0,
+            Some(_) => false,
+            None => self.verb == Verb::Wait && none && self.ret > 0,
+        }
+    }
+
+    /// How many bytes it moved.
+    pub fn bytes(&self) -> u64 {
+        match self.verb {
+            Verb::Copy | Verb::WaitAndCopy => self.ret.max(0) as u64,
+            _ => 0,
+        }
+    }
+
+    /// Whether it is a read that met the peer's FIN.
+    pub fn end_of_stream(&self) -> bool {
+        self.ret == 0 && self.reads()
+    }
+
+    /// Whether it brings bytes in.
+    pub fn reads(&self) -> bool {
+        let copies = matches!(self.verb, Verb::Copy | Verb::WaitAndCopy);
+        let name = self.name();
+        copies && (name.contains("read") || name.starts_with("recv"))
+    }
+
+    /// Whether it is a wait for descriptors whose time was over.
+    pub fn timed_out(&self) -> bool {
+        self.ret == 0 && self.found.is_some()
+    }
+}
+
+#[cfg(test)]
+impl Call {
+    /// A call that only its number tells apart from others.
+    pub fn numbered(number: i64, t0: u64, t1: u64) -> Self {
+        let event = Event {
+            kind: crate::Kind::After,
+            verb: Verb::Ask,
+            pid: 1,
+            tid: 1,
+            fd: -1,
+            t0,
+            t1,
+            ret: number,
+            asked: 0,
+            ready_count: 0,
+            scanned: 0,
+            call: [0; CALL_LENGTH],
+            ready: [0; crate::READY_SHOWN],
+        };
+        Call::new(0, &event, None, None, None)
+    }
+}

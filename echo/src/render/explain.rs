@@ -1,0 +1,298 @@
+use super::call::{Peer, What};
+use crate::event::Verb::{self, *};
+
+/// What each call does, in a sentence that names its page.
+const CALLS: &[(Verb, &str, &str)] = &[
+    (
+        Wait,
+        "epoll_wait",
+        "Sleeps until a descriptor of the interest list is ready; the list \
+         lives in the kernel, which hands back the ready ones and no others: \
+         epoll_wait(2).",
+    ),
+    (
+        Wait,
+        "poll",
+        "Sleeps until a descriptor of its array is ready; the whole array goes \
+         into the kernel with each call, and the server looks through all of \
+         it for the ready ones: poll(2).",
+    ),
+    (
+        Wait,
+        "select",
+        "Sleeps until a descriptor of its sets is ready; the kernel overwrites \
+         the sets with its answer, so the server rebuilds them for each call \
+         and tests every number: select(2).",
+    ),
+    (Wait, "nanosleep", PAUSE),
+    (Wait, "clock_nanosleep", PAUSE),
+    (
+        Wait,
+        "Condvar::wait",
+        "A thread of the pool sleeps until there is an accepted socket in the \
+         queue; no descriptor is involved, another thread wakes it: \
+         pthread_cond_wait(3), futex(2).",
+    ),
+    (Wait, "waitpid", REAP),
+    (
+        Take,
+        "accept4",
+        "Takes the first client from the accept queue and gives it a \
+         descriptor of its own; with a blocking listener it sleeps until \
+         there is one: accept4(2).",
+    ),
+    (
+        Copy,
+        "read",
+        "Copies what has arrived out of the socket's receive buffer; the \
+         socket is non-blocking, so this never sleeps: read(2).",
+    ),
+    (
+        Copy,
+        "write",
+        "Copies into the socket's send buffer what there is room for; the \
+         kernel sends it later, and this never sleeps: write(2).",
+    ),
+    (
+        WaitAndCopy,
+        "read",
+        "Sleeps until bytes arrive, then copies them: one blocking call does \
+         both, and its thread can serve nobody else meanwhile: read(2).",
+    ),
+    (
+        WaitAndCopy,
+        "write",
+        "Copies into the socket's send buffer, and sleeps as long as that is \
+         full because the client does not read: write(2).",
+    ),
+    (
+        Ask,
+        "epoll_ctl",
+        "Changes the interest list in the kernel; what is said once holds for \
+         every later wait: epoll_ctl(2).",
+    ),
+    (
+        Ask,
+        "shutdown",
+        "Ends one direction of the connection: a FIN follows what was sent, \
+         and the other direction stays open: shutdown(2).",
+    ),
+    (
+        Ask,
+        "close",
+        "Gives the descriptor back; the next accept may return the same \
+         number for another client: close(2).",
+    ),
+    (
+        Ask,
+        "fork",
+        "Makes a child process with a copy of everything, open descriptors \
+         too; the parent gets the child's number, the child gets 0: fork(2).",
+    ),
+    (Ask, "waitpid", REAP),
+    (
+        Ask,
+        "fcntl",
+        "Makes the descriptor non-blocking: a call that would sleep returns \
+         EAGAIN from now on: fcntl(2).",
+    ),
+];
+
+const PAUSE: &str = "Sleeps for a fixed time, whatever the clients do: a longer \
+    pause burns less CPU and lets them wait longer: nanosleep(2).";
+
+const REAP: &str = "Collects a child that has ended; until then it stays in \
+    the table of processes as a zombie: waitpid(2).";
+
+/// What a result means: of this verb and call if they are named.
+const RESULTS: &[(&str, Option<Verb>, &str, &str)] = &[
+    (
+        "EAGAIN",
+        Some(Take),
+        "",
+        "EAGAIN: no client is in the accept queue, and the listener is \
+         non-blocking: accept4(2).",
+    ),
+    (
+        "EAGAIN",
+        Some(Copy),
+        "read",
+        "EAGAIN: nothing has arrived, and a non-blocking call does not sleep \
+         until something does; all it did was to look: read(2).",
+    ),
+    (
+        "EAGAIN",
+        Some(Copy),
+        "write",
+        "EAGAIN: the send buffer is full, because the client reads more slowly \
+         than it sends; its bytes stay owed: write(2).",
+    ),
+    (
+        "EAGAIN",
+        Some(WaitAndCopy),
+        "",
+        "EAGAIN from a blocking call: a time limit is over, which was put on \
+         the socket when the server was told to stop (SO_RCVTIMEO): socket(7).",
+    ),
+    (
+        "EAGAIN",
+        Some(Ask),
+        "fork",
+        "EAGAIN: there may be no more processes, of this user or at all; the \
+         client is turned away: fork(2).",
+    ),
+    (
+        "EINTR",
+        None,
+        "",
+        "EINTR: a signal came before anything else did; nothing is lost, and \
+         the call can be made again: signal(7).",
+    ),
+    (
+        "ECONNRESET",
+        None,
+        "",
+        "ECONNRESET: the peer broke the connection off (RST), and whatever was \
+         on its way is lost; this ends one connection only: tcp(7).",
+    ),
+    (
+        "EPIPE",
+        None,
+        "",
+        "EPIPE: nothing can be sent on this connection any more; the signal \
+         SIGPIPE, which would kill the program, is ignored: write(2).",
+    ),
+    (
+        "ECONNABORTED",
+        None,
+        "",
+        "ECONNABORTED: this client gave up while it was in the accept queue; \
+         the next one may be there already: accept(2).",
+    ),
+    (
+        "EMFILE",
+        None,
+        "",
+        "EMFILE: this process may open no more descriptors (RLIMIT_NOFILE); \
+         the client stays in the queue until one is closed: getrlimit(2).",
+    ),
+    (
+        "ENFILE",
+        None,
+        "",
+        "ENFILE: the whole system may open no more files; the client stays in \
+         the queue until one is closed: accept(2).",
+    ),
+    ("ENOBUFS", None, "", MEMORY),
+    ("ENOMEM", None, "", MEMORY),
+    (
+        "EINVAL",
+        Some(Take),
+        "",
+        "EINVAL: the listener was shut down, which ends a sleeping accept for \
+         good; so a stop reaches a server that sleeps here: accept(2).",
+    ),
+    (
+        "ETIMEDOUT",
+        Some(Copy),
+        "",
+        "ETIMEDOUT: the peer has not answered for so long that the kernel gave \
+         it up: tcp(7).",
+    ),
+    (
+        "ENOTCONN",
+        None,
+        "",
+        "ENOTCONN: the connection is over already, there is nothing left to \
+         end: shutdown(2).",
+    ),
+    (
+        "ECHILD",
+        None,
+        "",
+        "ECHILD: there is no child that could be collected: waitpid(2).",
+    ),
+    (
+        END_OF_STREAM,
+        None,
+        "",
+        "A read of 0 bytes is not an empty message: the peer has sent its FIN \
+         and will send no more, though it may still read: read(2).",
+    ),
+    (
+        SHORT,
+        None,
+        "",
+        "A short write: the send buffer had room for a part only; the rest \
+         stays owed, and this client is not read from until it is sent: \
+         write(2).",
+    ),
+    (
+        TIMED_OUT,
+        None,
+        "",
+        "Nothing became ready in the time given; the server sets a time only \
+         when something is due, such as the end of a pause: poll(2).",
+    ),
+    (
+        STOP,
+        None,
+        "",
+        "The signal to stop is one more descriptor that becomes readable, so \
+         that no signal can slip in between a check and the wait: signalfd(2).",
+    ),
+];
+
+const MEMORY: &str = "The kernel is short of memory for sockets; to try again \
+    at once would fail at once, so accepting rests for a moment: accept(2).";
+
+/// Results that have no errno.
+const END_OF_STREAM: &str = "end of stream";
+const SHORT: &str = "short write";
+const TIMED_OUT: &str = "timed out";
+const STOP: &str = "stop";
+
+/// Explains a call.
+pub(crate) fn call(verb: Verb, name: &str) -> Option<&'static str> {
+    let mut calls = CALLS.iter();
+    let (_, _, text) = calls.find(|row| (row.0, row.1) == (verb, name))?;
+    Some(text)
+}
+
+/// Explains what a call came to.
+pub(crate) fn result(what: &What, short: bool) -> Option<&'static str> {
+    let errno = what.errno_name();
+    let found = what.found.as_ref();
+    let stop = |ready: &(_, Option<Peer>)| ready.1 == Some(Peer::Stop);
+    let result = match &errno {
+        Some(errno) => errno.as_str(),
+        None if what.end_of_stream() => END_OF_STREAM,
+        None if short => SHORT,
+        None if what.timed_out() => TIMED_OUT,
+        None if found.is_some_and(|f| f.ready.iter().any(stop)) => STOP,
+        None => return None,
+    };
+    let mut results = RESULTS.iter();
+    let (_, _, _, text) = results.find(|(of, verb, name, _)| {
+        *of == result
+            && verb.is_none_or(|verb| verb == what.verb)
+            && (name.is_empty() || *name == what.name())
+    })?;
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_explanation_is_one_sentence_that_names_a_page() {
+        let calls = CALLS.iter().map(|(_, _, text)| text);
+        let results = RESULTS.iter().map(|(_, _, _, text)| text);
+        for text in calls.chain(results) {
+            assert!(text.ends_with(")."), "{text}");
+            assert_eq!(text.matches(". ").count(), 0, "{text}");
+            assert!(text.len() < 210 && !text.contains("  "), "{text}");
+        }
+    }
+}

@@ -1,0 +1,241 @@
+use serde::Serialize;
+
+use super::call::{Call, Peer, What};
+use super::form::{Form, Rounds, Start};
+use super::totals::{Row, Totals};
+use crate::Fd;
+
+/// What a watched server did, as JSON: one object a line. This is the
+/// reference of the format. Times are nanoseconds of CLOCK_MONOTONIC; a field
+/// that does not apply is absent, never null.
+///
+/// The first object says who is watched:
+/// ```json
+/// {"start":"epoll_lt","pid":7,"listener":4,"stop":6,"t0_ns":10}
+/// ```
+/// `stop` is the descriptor by which the server learns that it must stop, if
+/// it has one.
+///
+/// A call:
+/// ```json
+/// {"t0_ns":12,"t1_ns":15,"pid":7,"tid":7,"verb":"copy","call":"read",
+///  "fd":8,"peer":"client 1","ret":64}
+/// ```
+/// - `t0_ns`, `t1_ns`: before the call, and after it returned.
+/// - `pid`, `tid`: process and thread; a forked child's are its own.
+/// - `verb`: `wait`, `copy`, `wait+copy`, `take` or `ask`.
+/// - `call`: the function that was called.
+/// - `fd`: the descriptor that it is about; absent if there is none.
+/// - `peer`: whom `fd` stands for: `listener`, `stop`, or `client N` in the
+///   order of accepting; absent if nobody said.
+/// - `ret` or `errno`: what was returned, or the error's name: `"EAGAIN"`.
+/// - `taken`: of an accept, whom it brought: `"client 1"`; `ret` is the new
+///   descriptor. So it is with `Condvar::wait`, in which a pool's thread sleeps
+///   until there is a client in the queue; -1 says that there will be none.
+/// - `asked`: of a wait, how many descriptors it was asked about.
+/// - `ready`, `ready_count`, `scanned`: of a wait for descriptors, the first
+///   64 that were ready, how many there were, and how many entries the server
+///   looked through to find them.
+///
+/// One thread's calls stand in their order. A thread's calls that repeat are
+/// folded, unless `--watch-every` is given: a round is the shortest sequence
+/// that repeats, in everything but its times. It stands twice in full; then
+/// ```json
+/// {"t0_ns":20,"t1_ns":90,"pid":7,"tid":7,"repeat":2,"calls":3,"wasted":0,
+///  "took_ns":60,"round":[{"verb":"wait","call":"epoll_wait", …}, …]}
+/// ```
+/// stands for `repeat` rounds more, each of `calls` calls, which are those of
+/// `round`: objects as above without times, process and thread. `wasted` is
+/// how many of the `repeat` times `calls` calls were made for nothing,
+/// `took_ns` the time within all of them. Whoever writes out the rounds in
+/// place of such an object has every call that was made.
+///
+/// A remark of the recorder, which comes at most once:
+/// ```json
+/// {"note":"recording stopped after 64 MiB (--watch-limit); the server goes on"}
+/// ```
+///
+/// The last object counts every call, those after the limit too:
+/// ```json
+/// {"summary":{"calls":[{"verb":"copy","call":"read","calls":4,"wasted":1,
+///   "bytes":64,"slept_ns":0,"copying_ns":900,"other_ns":0}],
+///   "total":{"calls":4,"wasted":1,"bytes":64,"slept_ns":0,
+///   "copying_ns":900,"other_ns":0}}}
+/// ```
+/// `bytes` were moved by the call, so an echoed byte counts at its read and at
+/// its write. `slept_ns` is the time within waits and within blocking calls,
+/// which sleep and then work; `copying_ns` within calls that copy and cannot
+/// sleep; `other_ns` within all others.
+pub(crate) struct Json;
+
+#[derive(Serialize)]
+struct StartObject<'a> {
+    start: &'a str,
+    pid: i32,
+    #[serde(skip_serializing_if = "is_none")]
+    listener: Fd,
+    #[serde(skip_serializing_if = "is_none")]
+    stop: Fd,
+    t0_ns: u64,
+}
+
+#[derive(Serialize)]
+struct CallObject<'a> {
+    t0_ns: u64,
+    t1_ns: u64,
+    pid: i32,
+    tid: i32,
+    #[serde(flatten)]
+    what: WhatObject<'a>,
+}
+
+#[derive(Serialize)]
+struct WhatObject<'a> {
+    verb: &'static str,
+    call: &'a str,
+    #[serde(skip_serializing_if = "is_none")]
+    fd: Fd,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<Peer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ret: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    errno: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    taken: Option<Peer>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    asked: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ready: Option<Vec<Fd>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ready_count: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scanned: Option<u32>,
+}
+
+#[derive(Serialize)]
+struct RoundsObject<'a> {
+    t0_ns: u64,
+    t1_ns: u64,
+    pid: i32,
+    tid: i32,
+    repeat: u64,
+    calls: usize,
+    wasted: u64,
+    took_ns: u64,
+    round: Vec<WhatObject<'a>>,
+}
+
+#[derive(Serialize)]
+struct NoteObject<'a> {
+    note: &'a str,
+}
+
+#[derive(Serialize)]
+struct SummaryObject<'a> {
+    summary: Summary<'a>,
+}
+
+#[derive(Serialize)]
+struct Summary<'a> {
+    calls: Vec<RowObject<'a>>,
+    total: Row,
+}
+
+#[derive(Serialize)]
+struct RowObject<'a> {
+    verb: &'static str,
+    call: &'a str,
+    #[serde(flatten)]
+    row: Row,
+}
+
+impl Form for Json {
+    fn start(&mut self, start: &Start, out: &mut Vec<u8>) {
+        let object = StartObject {
+            start: &start.name,
+            pid: start.pid,
+            listener: start.listener,
+            stop: start.stop,
+            t0_ns: start.at,
+        };
+        line(&object, out);
+    }
+
+    fn call(&mut self, call: &Call, out: &mut Vec<u8>) {
+        let object = CallObject {
+            t0_ns: call.t0,
+            t1_ns: call.t1,
+            pid: call.pid,
+            tid: call.tid,
+            what: WhatObject::of(&call.what),
+        };
+        line(&object, out);
+    }
+
+    fn rounds(&mut self, rounds: &Rounds, out: &mut Vec<u8>) {
+        let Some(first) = rounds.round.first() else {
+            return;
+        };
+        let round = rounds.round.iter().map(|call| WhatObject::of(&call.what));
+        let object = RoundsObject {
+            t0_ns: rounds.t0,
+            t1_ns: rounds.t1,
+            pid: first.pid,
+            tid: first.tid,
+            repeat: rounds.count,
+            calls: rounds.round.len(),
+            wasted: rounds.wasted(),
+            took_ns: rounds.took,
+            round: round.collect(),
+        };
+        line(&object, out);
+    }
+
+    fn note(&mut self, note: &str, out: &mut Vec<u8>) {
+        line(&NoteObject { note }, out);
+    }
+
+    fn end(&mut self, totals: &Totals, out: &mut Vec<u8>) {
+        let rows = totals.rows();
+        let calls = rows.iter().map(|(verb, call, row)| RowObject {
+            verb: verb.name(),
+            call,
+            row: *row,
+        });
+        let summary = Summary { calls: calls.collect(), total: totals.total() };
+        line(&SummaryObject { summary }, out);
+    }
+}
+
+impl<'a> WhatObject<'a> {
+    fn of(what: &'a What) -> Self {
+        let found = what.found.as_ref();
+        let wait = what.verb == crate::Verb::Wait;
+        WhatObject {
+            verb: what.verb.name(),
+            call: what.name(),
+            fd: what.fd,
+            peer: what.peer,
+            ret: what.errno().is_none().then_some(what.ret),
+            errno: what.errno_name(),
+            taken: what.taken,
+            asked: wait.then_some(what.asked),
+            ready: found
+                .map(|found| found.ready.iter().map(|(fd, _)| *fd).collect()),
+            ready_count: found.map(|found| found.count),
+            scanned: found.map(|found| found.scanned),
+        }
+    }
+}
+
+fn is_none(fd: &Fd) -> bool {
+    *fd < 0
+}
+
+fn line(object: &impl Serialize, out: &mut Vec<u8>) {
+    // Nothing here has a key that is no string, and memory does not fail.
+    if serde_json::to_writer(&mut *out, object).is_ok() {
+        out.push(b'\n');
+    }
+}

@@ -1,0 +1,114 @@
+use serde::Serialize;
+
+use super::call::Call;
+use crate::event::Verb;
+
+/// What all calls come to, by name.
+#[derive(Default)]
+pub(crate) struct Totals {
+    /// In the order in which they appeared; few enough to be looked through.
+    sums: Vec<Sum>,
+}
+
+struct Sum {
+    verb: Verb,
+    call: String,
+    calls: u64,
+    wasted: u64,
+    bytes: u64,
+    took: u64,
+}
+
+/// One row of the table at the end.
+#[derive(Default, Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub(crate) struct Row {
+    pub calls: u64,
+    pub wasted: u64,
+    pub bytes: u64,
+    #[serde(rename = "slept_ns")]
+    pub slept: u64,
+    #[serde(rename = "copying_ns")]
+    pub copying: u64,
+    #[serde(rename = "other_ns")]
+    pub other: u64,
+}
+
+impl Totals {
+    /// Counts a call.
+    pub fn add(&mut self, call: &Call) {
+        let (verb, name) = (call.what.verb, call.what.name());
+        let known = |sum: &Sum| sum.verb == verb && sum.call == name;
+        let place = self.sums.iter().position(known).unwrap_or_else(|| {
+            self.sums.push(Sum {
+                verb,
+                call: name.to_owned(),
+                calls: 0,
+                wasted: 0,
+                bytes: 0,
+                took: 0,
+            });
+            self.sums.len() - 1
+        });
+        let sum = &mut self.sums[place];
+        sum.calls += 1;
+        sum.wasted += u64::from(call.what.wasted());
+        sum.bytes += call.what.bytes();
+        sum.took += call.took();
+    }
+
+    /// Whether the server's sockets are blocking, so that its takes sleep too:
+    /// a copy that cannot sleep, or a take that met EAGAIN, shows that they
+    /// are not.
+    pub fn takes_sleep(&self) -> bool {
+        !self.sums.iter().any(|sum| {
+            let in_vain = sum.verb == Verb::Take && sum.wasted > 0;
+            sum.verb == Verb::Copy || in_vain
+        })
+    }
+
+    /// The table, calls that sleep first.
+    pub fn rows(&self) -> Vec<(Verb, &str, Row)> {
+        let rows = self.sums.iter();
+        let mut rows: Vec<_> = rows
+            .map(|sum| (sum.verb, sum.call.as_str(), self.row(sum)))
+            .collect();
+        rows.sort_by_key(|(verb, _, _)| match verb {
+            Verb::Wait => 0,
+            Verb::Take => 1,
+            Verb::WaitAndCopy => 2,
+            Verb::Copy => 3,
+            Verb::Ask => 4,
+        });
+        rows
+    }
+
+    /// All rows in one.
+    pub fn total(&self) -> Row {
+        let mut total = Row::default();
+        for (_, _, row) in self.rows() {
+            total.calls += row.calls;
+            total.wasted += row.wasted;
+            total.bytes += row.bytes;
+            total.slept += row.slept;
+            total.copying += row.copying;
+            total.other += row.other;
+        }
+        total
+    }
+
+    fn row(&self, sum: &Sum) -> Row {
+        let mut row = Row {
+            calls: sum.calls,
+            wasted: sum.wasted,
+            bytes: sum.bytes,
+            ..Row::default()
+        };
+        match sum.verb {
+            Verb::Wait | Verb::WaitAndCopy => row.slept = sum.took,
+            Verb::Take if self.takes_sleep() => row.slept = sum.took,
+            Verb::Copy => row.copying = sum.took,
+            Verb::Take | Verb::Ask => row.other = sum.took,
+        }
+        row
+    }
+}

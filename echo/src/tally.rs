@@ -1,0 +1,59 @@
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use crate::sys;
+
+/// What a server has done, for its summary line. It lies in memory that forked
+/// children share, so that their work counts too.
+#[derive(Default)]
+pub struct Tally {
+    connections: AtomicU64,
+    bytes: AtomicU64,
+    wasted: AtomicU64,
+    refused: AtomicU64,
+}
+
+/// The tally of this server.
+pub fn tally() -> &'static Tally {
+    static TALLY: OnceLock<&Tally> = OnceLock::new();
+    TALLY.get_or_init(sys::shared::<Tally>)
+}
+
+impl Tally {
+    /// A client was accepted.
+    pub fn add_connection(&self) {
+        self.connections.fetch_add(1, Relaxed);
+    }
+
+    /// This many bytes went back to their senders.
+    pub fn add_bytes(&self, bytes: u64) {
+        self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// This many calls found nothing to do (EAGAIN).
+    pub fn add_wasted(&self, calls: u64) {
+        self.wasted.fetch_add(calls, Relaxed);
+    }
+
+    /// A client was turned away. Returns how many there have been.
+    pub fn add_refused(&self) -> u64 {
+        self.refused.fetch_add(1, Relaxed) + 1
+    }
+
+    /// The summary, without the server's name.
+    pub fn summary(&self) -> String {
+        let connections = self.connections.load(Relaxed);
+        let bytes = self.bytes.load(Relaxed);
+        let mut line =
+            format!("stopped; {connections} connections, {bytes} bytes echoed");
+        for (count, what) in
+            [(&self.refused, "clients refused"), (&self.wasted, "calls wasted")]
+        {
+            match count.load(Relaxed) {
+                0 => {}
+                n => line += &format!(", {n} {what}"),
+            }
+        }
+        line
+    }
+}

@@ -1,0 +1,265 @@
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
+use nix::errno::Errno;
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{Pid, getpid, gettid, write};
+
+use crate::event::{CALL_LENGTH, Event, Kind, READY_SHOWN, Verb};
+use crate::{Fd, Stop};
+
+/// Sees every system call of a model. Each verb runs the call that it is given
+/// and classifies it for the reader, even when nobody watches.
+pub trait Watch: Copy + Send + Sync + 'static {
+    /// Runs `f` and returns what it returned; what every verb comes down to.
+    fn call<T: Returned>(
+        &self,
+        seen: Seen,
+        f: impl FnOnce() -> nix::Result<T>,
+    ) -> nix::Result<T>;
+
+    /// Says what the last wait found, and how many entries the server had to
+    /// look through to know.
+    fn ready(&self, ready: &[Fd], scanned: usize);
+
+    /// A wait: sleeps until one of `asked` descriptors is ready.
+    #[inline(always)]
+    fn wait<T: Returned>(
+        &self,
+        call: &'static str,
+        asked: usize,
+        f: impl FnOnce() -> nix::Result<T>,
+    ) -> nix::Result<T> {
+        self.call(Seen { verb: Verb::Wait, call, fd: -1, asked }, f)
+    }
+
+    /// A copy: moves bytes between the kernel and the process.
+    #[inline(always)]
+    fn copy(
+        &self,
+        call: &'static str,
+        fd: impl AsFd,
+        f: impl FnOnce() -> nix::Result<usize>,
+    ) -> nix::Result<usize> {
+        self.call(Seen::of(Verb::Copy, call, fd), f)
+    }
+
+    /// A blocking call: sleeps until bytes can move, and moves them.
+    #[inline(always)]
+    fn wait_and_copy(
+        &self,
+        call: &'static str,
+        fd: impl AsFd,
+        f: impl FnOnce() -> nix::Result<usize>,
+    ) -> nix::Result<usize> {
+        self.call(Seen::of(Verb::WaitAndCopy, call, fd), f)
+    }
+
+    /// Takes a client from the accept queue; with a blocking listener it
+    /// sleeps until there is one.
+    #[inline(always)]
+    fn take(
+        &self,
+        call: &'static str,
+        fd: impl AsFd,
+        f: impl FnOnce() -> nix::Result<OwnedFd>,
+    ) -> nix::Result<OwnedFd> {
+        self.call(Seen::of(Verb::Take, call, fd), f)
+    }
+
+    /// Tells the kernel what is wanted of `fd`.
+    #[inline(always)]
+    fn ask<T: Returned>(
+        &self,
+        call: &'static str,
+        fd: Fd,
+        f: impl FnOnce() -> nix::Result<T>,
+    ) -> nix::Result<T> {
+        self.call(Seen { verb: Verb::Ask, call, fd, asked: 0 }, f)
+    }
+}
+
+/// What is known of a call before it is made.
+#[derive(Clone, Copy)]
+pub struct Seen {
+    verb: Verb,
+    call: &'static str,
+    fd: Fd,
+    asked: usize,
+}
+
+impl Seen {
+    #[inline(always)]
+    fn of(verb: Verb, call: &'static str, fd: impl AsFd) -> Self {
+        Seen { verb, call, fd: fd.as_fd().as_raw_fd(), asked: 0 }
+    }
+}
+
+/// What a call may return, as the number that the kernel gave.
+pub trait Returned {
+    /// That number.
+    fn number(&self) -> i64;
+}
+
+impl Returned for () {
+    fn number(&self) -> i64 {
+        0
+    }
+}
+
+impl Returned for i32 {
+    fn number(&self) -> i64 {
+        i64::from(*self)
+    }
+}
+
+impl Returned for usize {
+    fn number(&self) -> i64 {
+        *self as i64
+    }
+}
+
+impl Returned for OwnedFd {
+    fn number(&self) -> i64 {
+        i64::from(self.as_raw_fd())
+    }
+}
+
+impl Returned for Option<OwnedFd> {
+    fn number(&self) -> i64 {
+        self.as_ref().map_or(-1, Returned::number)
+    }
+}
+
+impl Returned for Option<Pid> {
+    fn number(&self) -> i64 {
+        self.map_or(0, |pid| i64::from(pid.as_raw()))
+    }
+}
+
+/// Nobody watches: the calls and nothing else.
+#[derive(Clone, Copy)]
+pub struct Unwatched;
+
+impl Watch for Unwatched {
+    #[inline(always)]
+    fn call<T: Returned>(
+        &self,
+        _: Seen,
+        f: impl FnOnce() -> nix::Result<T>,
+    ) -> nix::Result<T> {
+        f()
+    }
+
+    #[inline(always)]
+    fn ready(&self, _: &[Fd], _: usize) {}
+}
+
+/// Writes an event for each call into a pipe whose other end another process
+/// reads. It takes no lock, allocates nothing and keeps errno, so that threads,
+/// forked children and signal handlers may all be watched.
+#[derive(Clone, Copy)]
+pub struct Watched {
+    pipe: BorrowedFd<'static>,
+}
+
+/// Set once the reader has gone away: there is nobody left to write for.
+static READER_GONE: AtomicBool = AtomicBool::new(false);
+
+impl Watched {
+    /// Watches into `pipe`, beginning with the server's name, its listener and
+    /// the descriptor by which it learns that it must stop.
+    pub fn start(
+        pipe: BorrowedFd<'static>,
+        name: &'static str,
+        listener: Fd,
+        stop: &impl Stop,
+    ) -> Self {
+        let watched = Watched { pipe };
+        let mut event =
+            Event::new(Kind::Start, Verb::Ask, name, listener, now());
+        event.asked = stop.fd() as u32;
+        watched.write(&event);
+        watched
+    }
+
+    fn write(&self, event: &Event) {
+        if READER_GONE.load(Relaxed) {
+            return;
+        }
+        let errno = Errno::last_raw();
+        while let Err(err) = write(self.pipe, &event.encode()) {
+            if err != Errno::EINTR {
+                READER_GONE.store(true, Relaxed);
+                break;
+            }
+        }
+        Errno::set_raw(errno);
+    }
+}
+
+impl Watch for Watched {
+    fn call<T: Returned>(
+        &self,
+        seen: Seen,
+        f: impl FnOnce() -> nix::Result<T>,
+    ) -> nix::Result<T> {
+        let Seen { verb, call, fd, asked } = seen;
+        let mut event = Event::new(Kind::Before, verb, call, fd, now());
+        event.asked = asked as u32;
+        if matches!(verb, Verb::Wait | Verb::WaitAndCopy | Verb::Take) {
+            self.write(&event);
+            event.t0 = now();
+        }
+        let result = f();
+        event.t1 = now();
+        event.kind = Kind::After;
+        event.ret = match &result {
+            Ok(value) => value.number(),
+            Err(errno) => -i64::from(*errno as i32),
+        };
+        // A forked child returns from the call that its parent made.
+        (event.pid, event.tid) = (getpid().as_raw(), gettid().as_raw());
+        self.write(&event);
+        result
+    }
+
+    fn ready(&self, ready: &[Fd], scanned: usize) {
+        let mut event = Event::new(Kind::Ready, Verb::Wait, "", -1, now());
+        event.ready_count = ready.len() as u32;
+        event.scanned = scanned as u32;
+        let shown = ready.len().min(READY_SHOWN);
+        event.ready[..shown].copy_from_slice(&ready[..shown]);
+        self.write(&event);
+    }
+}
+
+impl Event {
+    fn new(kind: Kind, verb: Verb, call: &str, fd: Fd, at: u64) -> Self {
+        let mut name = [0; CALL_LENGTH];
+        let length = call.len().min(CALL_LENGTH);
+        name[..length].copy_from_slice(&call.as_bytes()[..length]);
+        Event {
+            kind,
+            verb,
+            pid: getpid().as_raw(),
+            tid: gettid().as_raw(),
+            fd,
+            t0: at,
+            t1: at,
+            ret: 0,
+            asked: 0,
+            ready_count: 0,
+            scanned: 0,
+            call: name,
+            ready: [0; READY_SHOWN],
+        }
+    }
+}
+
+/// Nanoseconds of the clock that a stopped or changed wall clock leaves alone.
+pub(crate) fn now() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
+        time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
+    })
+}
