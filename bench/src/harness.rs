@@ -775,16 +775,14 @@ pub const LISTEN: u8 = 10;
 
 /// How many sockets have this local port and are in this state.
 pub fn sockets_of(port: u16, state: u8) -> usize {
-    sockets()
-        .filter(|socket| socket.port == port && socket.state == state)
-        .count()
+    sockets(port).filter(|socket| socket.state == state).count()
 }
 
 /// How many bytes the server has not read of what the client at port `peer`
 /// has sent and the kernel has taken for it.
 pub fn unread_by_server(port: u16, peer: u16) -> u64 {
-    sockets()
-        .filter(|socket| socket.port == port && socket.peer == peer)
+    sockets(port)
+        .filter(|socket| socket.peer == peer)
         .map(|socket| socket.unread)
         .sum()
 }
@@ -797,7 +795,7 @@ struct Socket {
     unread: u64,
 }
 
-fn sockets() -> impl Iterator<Item = Socket> {
+fn sockets(port: u16) -> impl Iterator<Item = Socket> {
     fn parse(line: &str) -> Option<Socket> {
         // sl, local address, remote address, state, tx_queue:rx_queue, …
         let mut fields = line.split_ascii_whitespace().skip(1);
@@ -811,10 +809,19 @@ fn sockets() -> impl Iterator<Item = Socket> {
         let unread = u64::from_str_radix(unread, 16).ok()?;
         Some(Socket { port, peer, state, unread })
     }
+    // There may be tens of thousands of other lines (TIME_WAIT): most are
+    // passed over by one search.
+    let mark = format!(":{port:04X} ");
     ["/proc/net/tcp", "/proc/net/tcp6"]
         .iter()
         .filter_map(|path| fs::read_to_string(path).ok())
-        .flat_map(|text| text.lines().filter_map(parse).collect::<Vec<_>>())
+        .flat_map(move |text| {
+            text.lines()
+                .filter(|line| line.contains(&mark))
+                .filter_map(parse)
+                .collect::<Vec<_>>()
+        })
+        .filter(move |socket| socket.port == port)
 }
 
 /// How a client connects.

@@ -8,6 +8,7 @@ pub mod broken;
 pub mod check;
 pub mod harness;
 pub mod models;
+pub mod readme;
 mod sys;
 
 pub use models::serve_if_asked;

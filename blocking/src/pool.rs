@@ -60,7 +60,7 @@ impl<W: Watch> EventLoop<W> {
     /// Takes one client and puts it into the queue.
     fn on_acceptable(&mut self) -> Result<()> {
         let queue = Arc::clone(&self.queue);
-        let connections = || queue.lock().waiting.len() + queue.lock().served;
+        let connections = || queue.connections();
         rest(&mut self.listener, self.stop, connections);
         let listener = self.listener.as_fd();
         let take = || accept4(listener, SockFlag::empty());
@@ -109,6 +109,11 @@ fn serve_clients<W: Watch>(
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, Clients> {
         self.clients.lock().expect("no thread panics with the queue")
+    }
+
+    fn connections(&self) -> usize {
+        let clients = self.lock();
+        clients.waiting.len() + clients.served
     }
 
     /// The next client; `None` when there will be no more.

@@ -102,10 +102,14 @@ pub(crate) fn parse<S: Server>(
     })
 }
 
-/// Reads a duration such as `1s` or `250us`.
+/// Reads a duration such as `1s` or `250us`, of a day at most.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    humantime::parse_duration(text)
-        .map_err(|err| format!("{err}; expected such as 1s or 250us"))
+    let day = Duration::from_secs(24 * 60 * 60);
+    match humantime::parse_duration(text) {
+        Ok(duration) if duration <= day => Ok(duration),
+        Ok(_) => Err("expected a day at most".to_owned()),
+        Err(err) => Err(format!("{err}; expected such as 1s or 250us")),
+    }
 }
 
 /// Prints to stderr; a closed one is no reason to end.

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::gettid;
@@ -74,11 +75,15 @@ impl StopFd {
     /// Takes the signal that made the descriptor readable. The first begins
     /// the grace; the second ends the process.
     pub fn take(&mut self) {
-        while let Ok(Some(_)) = self.signals.read_signal() {
-            if self.asked() {
-                std::process::exit(1);
+        loop {
+            match self.signals.read_signal() {
+                Ok(Some(_)) if self.asked() => std::process::exit(1),
+                Ok(Some(_)) => {
+                    self.deadline = Some(Instant::now() + self.grace);
+                }
+                Err(Errno::EINTR) => {}
+                Ok(None) | Err(_) => return,
             }
-            self.deadline = Some(Instant::now() + self.grace);
         }
     }
 }

@@ -132,7 +132,7 @@ impl<W: Watch> EventLoop<W> {
         // There is no bit for it in a set: FD_SET would write past the end.
         if !sys::fits(fd) {
             self.watch.ask("close", fd, || close(socket)).ok();
-            self.listener.refused("its descriptor is not below FD_SETSIZE");
+            self.listener.refused("its descriptor is beyond FD_SETSIZE, 1024");
             return;
         }
         self.list.set(fd, READ);

@@ -263,6 +263,7 @@ impl Known {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::Random;
     use super::*;
 
     /// Folds calls that are told apart by a number, and gives the numbers
@@ -340,19 +341,6 @@ mod tests {
         folded.flush();
         assert_eq!(folded.unfolded(), calls);
         folded.out
-    }
-
-    /// The same numbers on every machine (Knuth's MMIX generator).
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, n: u64) -> u64 {
-            self.0 = self
-                .0
-                .wrapping_mul(6364136223846793005)
-                .wrapping_add(1442695040888963407);
-            (self.0 >> 33) % n
-        }
     }
 
     #[test]

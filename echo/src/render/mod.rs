@@ -8,6 +8,8 @@ mod form;
 mod json;
 mod output;
 mod recorder;
+#[cfg(test)]
+mod tests;
 mod text;
 mod totals;
 

@@ -20,6 +20,8 @@ pub(crate) struct Recorder<W> {
     totals: Totals,
     /// By the number of the thread.
     folders: Vec<Folder>,
+    /// How many threads there were when the past was last forgotten.
+    swept: usize,
     /// Calls that sleep within a round, and are not worth a line yet.
     dozing: VecDeque<Sleep>,
     calls: Vec<Call>,
@@ -59,6 +61,9 @@ const PATIENCE: u64 = 1_000_000_000;
 /// The longest round that is found, if its thread is one of few.
 const LONGEST: usize = 5000;
 
+/// So many new threads are a reason to forget what the others did.
+const MANY: usize = 1024;
+
 /// The calls that are remembered of all threads together (see `Folder`).
 const REMEMBERED: usize = 250_000;
 
@@ -75,6 +80,7 @@ impl<W: Write> Recorder<W> {
             assembly: Assembly::default(),
             totals: Totals::default(),
             folders: Vec::new(),
+            swept: 0,
             dozing: VecDeque::new(),
             calls: Vec::new(),
             options,
@@ -120,11 +126,23 @@ impl<W: Write> Recorder<W> {
         }
         if self.folders.len() <= call.thread {
             self.folders.resize_with(call.thread + 1, Folder::default);
+            self.sweep();
         }
         let longest = REMEMBERED / (2 * self.folders.len());
         let longest = longest.clamp(LONGEST / 100, LONGEST);
         let folder = &mut self.folders[call.thread];
         folder.add(call, longest, &mut |piece| self.page.piece(piece));
+    }
+
+    /// Forgets the past of all threads now and then, because most of very many
+    /// have ended, and nobody says so.
+    fn sweep(&mut self) {
+        if self.folders.len() < self.swept + MANY {
+            return;
+        }
+        self.swept = self.folders.len();
+        let resting = self.folders.iter_mut().filter(|one| !one.folds());
+        resting.for_each(|folder| *folder = Folder::default());
     }
 
     /// Says how far long rounds are, if it is time for that.

@@ -184,12 +184,19 @@ impl Form for Text {
             Some(found) => {
                 text += &wait_result(what, found);
                 let used = text.chars().count() - hidden;
-                if !found.ready.is_empty() {
-                    let one_line = names(found, room.saturating_sub(used + 2));
-                    match one_line {
-                        Some(names) => text += &format!(": {names}"),
-                        None => below = names(found, room - DETAIL),
+                let beside = names(found, room.saturating_sub(used + 2));
+                let beneath = names(found, room - DETAIL);
+                let (names, beside) = match (beside, beneath) {
+                    (Some(names), _) if names.all => (Some(names), true),
+                    (_, Some(names)) if names.all => (Some(names), false),
+                    (Some(names), _) => (Some(names), true),
+                    (None, names) => (names, false),
+                };
+                match names {
+                    Some(names) if beside => {
+                        text += &format!(": {}", names.text)
                     }
+                    names => below = names,
                 }
             }
             None if what.verb == Verb::Wait => {
@@ -199,7 +206,7 @@ impl Form for Text {
         }
         self.line(&text, hidden, call.took(), out);
         if let Some(names) = below {
-            let _ = writeln!(out, "{:DETAIL$}{names}", "");
+            let _ = writeln!(out, "{:DETAIL$}{}", "", names.text);
         }
         self.explain(explain::call(what.verb, what.name()), out);
         self.explain(explain::result(what, call.short), out);
@@ -354,8 +361,14 @@ fn returned(what: &What, short: bool) -> String {
     }
 }
 
+/// Who is ready, and whether that is everybody.
+struct Names {
+    text: String,
+    all: bool,
+}
+
 /// Who is ready, as many as there is room for; `None` if it is for nobody.
-fn names(found: &Found, room: usize) -> Option<String> {
+fn names(found: &Found, room: usize) -> Option<Names> {
     let count = found.count as usize;
     let mut text = String::new();
     let mut fits = None;
@@ -371,12 +384,14 @@ fn names(found: &Found, room: usize) -> Option<String> {
             None => format!("descriptor {fd}"),
         };
         after_client = matches!(peer, Some(Peer::Client(_)));
-        let shown = match count - i - 1 {
+        let others = count - i - 1;
+        let shown = match others {
             0 => text.clone(),
-            others => format!("{text} and {others} more"),
+            _ => format!("{text} and {others} more"),
         };
         if shown.len() <= room {
-            fits = Some(shown);
+            let (text, all) = (shown, others == 0);
+            fits = Some(Names { text, all });
         } else if text.len() > room {
             break;
         }

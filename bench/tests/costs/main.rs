@@ -1,0 +1,1 @@
+fn main() { bench::serve_if_asked(); }

@@ -1,0 +1,365 @@
+//! The rules of the house that a compiler does not hold: what a server may
+//! depend on, where `unsafe` may stand, how far neighbours may differ.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Output};
+
+use anyhow::{Context, Result, bail, ensure};
+use bench::models::MODELS;
+use bench::readme;
+use libtest_mimic::{Arguments, Trial};
+use serde_json::Value;
+
+/// What a server crate may depend on. What a server would need beyond this
+/// would hide its model.
+const ALLOWED: &[&str] = &["anyhow", "clap", "echo", "libc", "nix"];
+
+/// Neighbours in the order of the lessons, and the most lines that may be
+/// added and removed between their `lib.rs`, white space apart. What is common
+/// to both must be the same to the byte, so that the diff is the lesson.
+const NEIGHBOURS: &[(&str, &str, u32, u32)] = &[
+    ("blocking", "nonblocking_poll", 114, 119),
+    ("nonblocking_poll", "select_server", 75, 69),
+    ("select_server", "poll_server", 25, 25),
+    ("poll_server", "epoll_lt", 25, 25),
+    ("epoll_lt", "epoll_et", 25, 25),
+];
+
+/// The widest line of a server: two columns stand side by side.
+const COLUMNS: usize = 80;
+
+/// A rule; it may be told why it cannot be looked at here.
+type Rule = fn(&House) -> Result<Option<String>>;
+
+const RULES: &[(&str, Rule)] = &[
+    ("servers_depend_on_little", servers_depend_on_little),
+    ("members_are_alike", members_are_alike),
+    ("mains_are_the_same", mains_are_the_same),
+    ("unsafe_stands_in_sys_only", unsafe_stands_in_sys_only),
+    ("lines_of_servers_are_short", lines_of_servers_are_short),
+    ("neighbours_differ_in_the_lesson", neighbours_differ_in_the_lesson),
+    ("sources_are_formatted", sources_are_formatted),
+    ("readme_is_fresh", readme_is_fresh),
+];
+
+fn main() -> ExitCode {
+    let args = Arguments::from_args();
+    let trials = RULES.iter().map(|(name, rule)| {
+        Trial::test(*name, move || {
+            let result = House::open().and_then(|house| rule(&house));
+            match result {
+                Ok(None) => Ok(()),
+                Ok(Some(why)) => {
+                    println!("{name} SKIPPED: {why}");
+                    Ok(())
+                }
+                Err(error) => Err(format!("{error:#}").into()),
+            }
+        })
+    });
+    libtest_mimic::run(&args, trials.collect()).exit_code()
+}
+
+/// The workspace, as cargo describes it.
+struct House {
+    root: PathBuf,
+    members: Vec<Member>,
+    /// The identifiers of the default members.
+    default_members: BTreeSet<String>,
+}
+
+struct Member {
+    id: String,
+    name: String,
+    folder: PathBuf,
+    dependencies: Vec<String>,
+    published: bool,
+}
+
+impl House {
+    fn open() -> Result<Self> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let root = root.canonicalize()?;
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["metadata", "--no-deps", "--offline"]);
+        cargo.args(["--format-version", "1"]).current_dir(&root);
+        let output = cargo.output().context("cargo metadata")?;
+        ensure!(output.status.success(), "cargo metadata: {output:?}");
+        let metadata: Value = serde_json::from_slice(&output.stdout)?;
+        let list = |value: &Value| -> Result<Vec<Value>> {
+            Ok(value.as_array().context("not a list")?.clone())
+        };
+        let text = |value: &Value| -> Result<String> {
+            Ok(value.as_str().context("not a text")?.to_owned())
+        };
+        let members = list(&metadata["packages"])?.into_iter().map(|package| {
+            let manifest = PathBuf::from(text(&package["manifest_path"])?);
+            let dependencies = list(&package["dependencies"])?;
+            Ok(Member {
+                id: text(&package["id"])?,
+                name: text(&package["name"])?,
+                folder: manifest.parent().context("no folder")?.to_owned(),
+                dependencies: dependencies
+                    .iter()
+                    // A server's tests may need more.
+                    .filter(|it| it["kind"] != "dev")
+                    .map(|it| text(&it["name"]))
+                    .collect::<Result<_>>()?,
+                published: package["publish"] != Value::Array(Vec::new()),
+            })
+        });
+        let default_members = list(&metadata["workspace_default_members"])?;
+        Ok(House {
+            root,
+            members: members.collect::<Result<_>>()?,
+            default_members: default_members
+                .iter()
+                .map(text)
+                .collect::<Result<_>>()?,
+        })
+    }
+
+    /// The members whose name is a server's in the table of models.
+    fn servers(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| {
+            MODELS.iter().any(|model| model.binary == member.name)
+        })
+    }
+}
+
+impl Member {
+    /// Every file in it whose name ends so.
+    fn files(&self, ending: &str) -> Result<Vec<PathBuf>> {
+        let mut files = Vec::new();
+        let mut folders = vec![self.folder.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(folder)? {
+                let path = entry?.path();
+                if path.is_dir() && !path.ends_with("target") {
+                    folders.push(path);
+                } else if path.to_string_lossy().ends_with(ending) {
+                    files.push(path);
+                }
+            }
+        }
+        files.sort();
+        Ok(files)
+    }
+}
+
+fn read(path: &Path) -> Result<String> {
+    fs::read_to_string(path).with_context(|| path.display().to_string())
+}
+
+/// Fails with all that is wrong, not only the first.
+fn none(what: &str, wrong: Vec<String>) -> Result<Option<String>> {
+    ensure!(wrong.is_empty(), "{what}:\n  {}", wrong.join("\n  "));
+    Ok(None)
+}
+
+/// Runs a tool; `Err` says why it is not there.
+fn run(command: &mut Command) -> Result<Result<Output, String>> {
+    match command.output() {
+        Ok(output) => Ok(Ok(output)),
+        Err(err) if err.kind() == ErrorKind::NotFound => {
+            let name = command.get_program().display();
+            Ok(Err(format!("{name} is not installed")))
+        }
+        Err(err) => Err(err.into()),
+    }
+}
+
+fn servers_depend_on_little(house: &House) -> Result<Option<String>> {
+    let mut wrong = Vec::new();
+    for server in house.servers() {
+        for name in &server.dependencies {
+            if !ALLOWED.contains(&name.as_str()) {
+                wrong.push(format!("{} depends on {name}", server.name));
+            }
+        }
+    }
+    let binaries: BTreeSet<_> = MODELS.iter().map(|it| it.binary).collect();
+    let servers = house.servers().count();
+    ensure!(servers == binaries.len(), "{servers} of {binaries:?} are members");
+    none("a server may depend on echo, libc, nix, clap and anyhow", wrong)
+}
+
+fn members_are_alike(house: &House) -> Result<Option<String>> {
+    let mut wrong = Vec::new();
+    for member in &house.members {
+        let mut must = |holds: bool, what: &str| {
+            if !holds {
+                wrong.push(format!("{}: {what}", member.name));
+            }
+        };
+        must(!member.published, "publish = false");
+        must(
+            house.default_members.contains(&member.id),
+            "is not among the default members",
+        );
+        // cargo metadata does not tell of this one.
+        let manifest = read(&member.folder.join("Cargo.toml"))?;
+        for target in ["[lib]", "[[bin]]"] {
+            let file = match target {
+                "[lib]" => "src/lib.rs",
+                _ => "src/main.rs",
+            };
+            let tables = manifest.split("\n[").map(|it| format!("[{it}"));
+            let tables: Vec<String> =
+                tables.filter(|it| it.starts_with(target)).collect();
+            must(
+                !tables.is_empty() || !member.folder.join(file).exists(),
+                &format!("{target} is not spelled out"),
+            );
+            let silent = |it: &String| !it.contains("\nbench = false\n");
+            must(
+                !tables.iter().any(silent),
+                &format!("{target} needs bench = false"),
+            );
+        }
+    }
+    none("every member of the workspace", wrong)
+}
+
+fn mains_are_the_same(house: &House) -> Result<Option<String>> {
+    let mut wrong = Vec::new();
+    let mut first: Option<(String, String)> = None;
+    for server in house.servers() {
+        let text = read(&server.folder.join("src/main.rs"))?;
+        let text = text.replace(&server.name, "NAME");
+        let name = server.name.clone();
+        match &first {
+            None => first = Some((name, text)),
+            Some((_, same)) if *same == text => {}
+            Some((other, _)) => wrong.push(format!("{name} and {other}")),
+        }
+    }
+    none("src/main.rs differs in more than the name", wrong)
+}
+
+fn unsafe_stands_in_sys_only(house: &House) -> Result<Option<String>> {
+    // Put together, lest this file finds itself.
+    let word = concat!("un", "safe");
+    let allow = format!("allow({word}_code)");
+    let forbid = format!("#![forbid({word}_code)]");
+    let mut wrong = Vec::new();
+    for member in &house.members {
+        let mut has_sys = false;
+        for path in member.files(".rs")? {
+            let shown = path.strip_prefix(&house.root).unwrap_or(&path);
+            let text = read(&path)?;
+            if path.ends_with("sys.rs") {
+                has_sys |= path.starts_with(member.folder.join("src"));
+                continue;
+            }
+            for (at, line) in text.lines().enumerate() {
+                let code = line.split("//").next().unwrap_or_default();
+                let mut words = code
+                    .split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+                if code.contains(&allow) || words.any(|it| it == word) {
+                    wrong.push(format!("{}:{}", shown.display(), at + 1));
+                }
+            }
+        }
+        let lib = read(&member.folder.join("src/lib.rs"))?;
+        if !has_sys && !lib.contains(&forbid) {
+            wrong.push(format!("{}: src/lib.rs lacks {forbid}", member.name));
+        }
+    }
+    none(&format!("`{word}` belongs into modules named sys.rs"), wrong)
+}
+
+fn lines_of_servers_are_short(house: &House) -> Result<Option<String>> {
+    let mut wrong = Vec::new();
+    for server in house.servers() {
+        let texts = server.files(".txt")?;
+        for path in server.files(".rs")?.iter().chain(&texts) {
+            let shown = path.strip_prefix(&house.root).unwrap_or(path);
+            for (at, line) in read(path)?.lines().enumerate() {
+                let width = line.chars().count();
+                if width > COLUMNS {
+                    let shown = shown.display();
+                    wrong.push(format!("{shown}:{}: {width}", at + 1));
+                }
+            }
+        }
+    }
+    none(&format!("lines of more than {COLUMNS} columns"), wrong)
+}
+
+fn neighbours_differ_in_the_lesson(house: &House) -> Result<Option<String>> {
+    let mut wrong = Vec::new();
+    for &(from, to, most_added, most_removed) in NEIGHBOURS {
+        let [from, to] = [from, to].map(|name| format!("{name}/src/lib.rs"));
+        let mut git = Command::new("git");
+        git.args(["diff", "--no-index", "--numstat", "-w", &from, &to]);
+        let output = match run(git.current_dir(&house.root))? {
+            Ok(output) => output,
+            Err(why) => return Ok(Some(why)),
+        };
+        let numbers = String::from_utf8_lossy(&output.stdout);
+        let mut numbers = numbers.split_whitespace().map(str::parse::<u32>);
+        let (Some(Ok(added)), Some(Ok(removed))) =
+            (numbers.next(), numbers.next())
+        else {
+            bail!("git diff {from} {to}: {output:?}");
+        };
+        println!("{from} -> {to}: {added} added, {removed} removed");
+        if added > most_added || removed > most_removed {
+            wrong.push(format!(
+                "{from} -> {to}: {added} added (at most {most_added}), \
+                 {removed} removed (at most {most_removed}); see `git diff \
+                 --no-index -w {from} {to}`"
+            ));
+        }
+    }
+    none(
+        "neighbours have drifted apart: bring what they share back to the same \
+         text in all of them (a fix in one is a fix in all), or, if the model \
+         itself needs the lines, raise the bound in bench/tests/house.rs and \
+         say why",
+        wrong,
+    )
+}
+
+fn sources_are_formatted(house: &House) -> Result<Option<String>> {
+    let mut files = Vec::new();
+    for member in house.members.iter() {
+        files.extend(member.files(".rs")?);
+    }
+    let mut rustfmt = Command::new("rustfmt");
+    rustfmt.args(["--edition", "2024", "--check", "-l"]).args(files);
+    let output = match run(rustfmt.current_dir(&house.root))? {
+        Ok(output) => output,
+        Err(why) => return Ok(Some(why)),
+    };
+    let said = String::from_utf8_lossy(&output.stdout);
+    let wrong: BTreeSet<_> = said.lines().map(str::to_owned).collect();
+    ensure!(
+        output.status.success() || !wrong.is_empty(),
+        "rustfmt: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    none("not formatted; `cargo fmt` does it", wrong.into_iter().collect())
+}
+
+/// With UPDATE=1 it writes what it would otherwise miss.
+fn readme_is_fresh(house: &House) -> Result<Option<String>> {
+    let path = house.root.join("README.md");
+    let text = read(&path)?;
+    let fresh = readme::refreshed(&text)
+        .context("README.md has no place for the table of models")?;
+    if fresh != text && std::env::var_os("UPDATE").is_some() {
+        fs::write(&path, fresh)?;
+        return Ok(None);
+    }
+    ensure!(
+        fresh == text,
+        "README.md's table is not what bench/src/models.rs says: \
+         UPDATE=1 cargo test -p bench --test house"
+    );
+    Ok(None)
+}

@@ -1,0 +1,544 @@
+//! Watching is true: each server runs under strace while it is watched, and
+//! the two records are held against each other, thread by thread and call by
+//! call.
+//!
+//! Every call of the kernel's record that touches a socket or an epoll set,
+//! sleeps, or makes a process must stand in the server's own record, in the
+//! same place and with the same result, and the other way round. `KERNEL` says
+//! under which names, `LEFT_OUT` and `NO_CALL` what is not compared, and why.
+
+mod strace;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::ExitCode;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use bench::harness::{
+    CLOSE_WAIT, Client, Connect, ESTABLISHED, PATIENCE, Server, pump,
+    sockets_of,
+};
+use bench::models::{MODELS, Model};
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde_json::Value;
+use strace::{Traced, Tracing, number};
+
+/// The function that a server calls, and the kernel's names for it.
+const KERNEL: &[(&str, &[&str])] = &[
+    ("accept4", &["accept4"]),
+    ("clock_nanosleep", &["clock_nanosleep"]),
+    ("close", &["close"]),
+    ("epoll_ctl", &["epoll_ctl"]),
+    ("epoll_wait", &["epoll_wait", "epoll_pwait"]),
+    ("fork", &["clone", "clone3", "fork", "vfork"]),
+    ("poll", &["poll", "ppoll"]),
+    ("read", &["read"]),
+    ("recv", &["recvfrom"]),
+    ("select", &["select", "pselect6"]),
+    ("send", &["sendto"]),
+    ("shutdown", &["shutdown"]),
+    ("write", &["write"]),
+];
+
+/// Calls of the kernel's record that are not the model's: the name, what their
+/// arguments contain (`LISTENER`: begin with the listener), and why.
+const LEFT_OUT: &[(&str, &str, &str)] = &[
+    ("fcntl", "F_GETFD", "std's debug builds look before every close"),
+    ("fcntl", "O_NONBLOCK", "start-up: the listener becomes non-blocking"),
+    ("close", LISTENER, "echo's at a stop; a forked child's at once"),
+    ("shutdown", LISTENER, "the stop's signal handler wakes accept"),
+    ("setsockopt", "SO_RCVTIMEO", "the stop's signal handler hurries calls"),
+    ("setsockopt", "SO_SNDTIMEO", "the stop's signal handler hurries calls"),
+    ("close", "[eventpoll]", "the set is dropped after the last wait"),
+    ("clock_nanosleep", "CLOCK_REALTIME", "std's sleep, while a stop waits"),
+    ("clone3", "CLONE_THREAD", "std starts a thread: memory and the kernel"),
+    ("clone", "CLONE_THREAD", "the same on older systems"),
+];
+
+const LISTENER: &str = "LISTENER";
+
+/// What a server records although the kernel's record has no such call, or
+/// only sometimes, and why.
+const NO_CALL: &[(&str, &str)] = &[
+    ("Condvar::wait", "std sleeps in futex only if it has to"),
+    ("fork = 0", "fork returns a second time, in the child"),
+];
+
+fn main() -> ExitCode {
+    bench::serve_if_asked();
+    let mut args = Arguments::from_args();
+    args.test_threads = Some(args.test_threads.unwrap_or(2).min(2));
+    let mut trials = vec![
+        Trial::test("strace_is_read_right", strace_is_read_right),
+        Trial::test("a_lie_is_noticed", a_lie_is_noticed),
+    ];
+    trials.extend(MODELS.iter().map(|model| {
+        Trial::test(format!("{}::watching_is_true", model.name), move || {
+            match strace::missing() {
+                None => Ok(watching_is_true(model).map_err(failed)?),
+                Some(why) => {
+                    println!("{}::watching_is_true SKIPPED: {why}", model.name);
+                    Ok(())
+                }
+            }
+        })
+    }));
+    libtest_mimic::run(&args, trials).exit_code()
+}
+
+fn failed(error: anyhow::Error) -> Failed {
+    format!("{error:#}").into()
+}
+
+/// One call, as both records tell it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Step {
+    call: String,
+    fd: Option<i64>,
+    result: Result<i64, String>,
+    /// Of a wait for descriptors: which came out ready.
+    ready: Option<Vec<i64>>,
+}
+
+/// The calls of each thread, in their order.
+type Record = BTreeMap<i32, Vec<Step>>;
+
+fn watching_is_true(model: &Model) -> Result<()> {
+    let watch = "--watch json --watch-every --watch-limit 1GiB \
+                 --watch-file {folder}/watch";
+    let mut tracing = Tracing::start(model, watch)?;
+    session(&tracing.server, model).context("the session")?;
+    let threads = tracing.stop()?;
+    let text = fs::read_to_string(tracing.folder().join("watch"))?;
+    let (told, listener) = told(&text)?;
+    let kernel = kernel(&threads, listener)?;
+    let steps: usize = kernel.values().map(Vec::len).sum();
+    ensure!(steps > 100, "a session of {steps} calls shows little");
+    ensure_rich(&kernel, model)?;
+    compare(&told, &kernel)?;
+    every_lie_is_noticed(&told, &kernel)
+}
+
+/// Clients one after another and at the same time, with small and large
+/// messages, short writes, half-closes, resets, and an end without a byte. All
+/// have left when it returns.
+fn session(server: &Server, model: &Model) -> Result<()> {
+    let at_once = model.limits.clients.unwrap_or(5).min(5);
+    for (id, size) in [(0, 1), (1, 10_000), (2, 100_000)] {
+        let mut client = server.client(id)?;
+        client.round_trip(size)?;
+        client.finish()?;
+    }
+    // At the same time, as far as the model goes; the others wait.
+    let mut clients: Vec<Client> = server.clients(5)?;
+    for group in clients.chunks_mut(at_once) {
+        for _ in 0..3 {
+            for client in group.iter_mut() {
+                client.send(64)?;
+            }
+            for client in group.iter_mut() {
+                client.receive(64)?;
+            }
+        }
+        for client in group {
+            client.finish_sending()?;
+            client.drain()?;
+        }
+    }
+    drop(clients);
+    slow_reader(server)?;
+    // Resets: with nothing under way, and with an echo that nobody read.
+    let mut client = server.client(7)?;
+    client.round_trip(100)?;
+    client.reset()?;
+    let mut client = server.client(8)?;
+    client.send(50_000)?;
+    client.receive(1)?;
+    client.reset()?;
+    drop(server.client(9)?);
+    let deadline = Instant::now() + PATIENCE;
+    let port = server.addr.port();
+    while sockets_of(port, ESTABLISHED) + sockets_of(port, CLOSE_WAIT) > 0 {
+        ensure!(Instant::now() < deadline, "the clients do not leave");
+        sleep(Duration::from_millis(5));
+    }
+    // The server has closed the last one; a thread of its own may just be on
+    // its way back to its queue.
+    sleep(Duration::from_millis(50));
+    Ok(())
+}
+
+/// Sends until the server takes nothing more, because nothing is read, and
+/// then reads all of it.
+fn slow_reader(server: &Server) -> Result<()> {
+    let small = Connect { receive_buffer: Some(4096), ..Connect::default() };
+    let mut clients = [server.client_with(6, &small)?];
+    let client = &mut clients[0];
+    client.socket.set_nonblocking(true)?;
+    let mut idle = 0;
+    while idle < 50 {
+        match client.write_some(64 * 1024) {
+            Ok(_) => idle = 0,
+            Err(_) => {
+                idle += 1;
+                sleep(Duration::from_millis(2));
+            }
+        }
+    }
+    let goal = client.sent;
+    pump(&mut clients, goal, 64 * 1024, &mut fastrand::Rng::with_seed(1))?;
+    let [client] = clients;
+    client.finish()
+}
+
+/// A session that shows none of the hard things would prove nothing of them.
+fn ensure_rich(kernel: &Record, model: &Model) -> Result<()> {
+    let steps = || kernel.values().flatten();
+    let ended = steps().any(|it| it.call == "read" && it.result == Ok(0));
+    ensure!(ended, "no read met an end of stream");
+    let reset = |it: &Step| matches!(&it.result, Err(e) if e == "ECONNRESET");
+    ensure!(steps().any(reset), "no call met a reset");
+    let short = |pair: &[Step]| {
+        let [read, write] = pair else { return false };
+        read.call == "read"
+            && write.call == "write"
+            && match (&read.result, &write.result) {
+                (Ok(read), Ok(wrote)) => wrote < read,
+                (_, Err(error)) => error == "EAGAIN",
+                _ => false,
+            }
+    };
+    let short = kernel.values().any(|steps| steps.windows(2).any(short));
+    // A blocking write sleeps until everything has been taken.
+    ensure!(short || model.sleeps_in == "read", "no write was short");
+    Ok(())
+}
+
+/// What the server says that it called, and its listener.
+fn told(text: &str) -> Result<(Record, i64)> {
+    let mut record = Record::new();
+    let mut listener = None;
+    for line in text.lines() {
+        let object: Value = serde_json::from_str(line)
+            .with_context(|| format!("the record's line '{line}'"))?;
+        if object.get("start").is_some() {
+            listener = object["listener"].as_i64();
+        } else if object.get("summary").is_none() {
+            let tid = object["tid"].as_i64().context("no tid")?;
+            let step = told_step(&object)
+                .with_context(|| format!("the record's line '{line}'"))?;
+            let kind = match (&*step.call, &step.result) {
+                ("fork", Ok(0)) => "fork = 0",
+                (call, _) => call,
+            };
+            if !NO_CALL.iter().any(|(call, _)| *call == kind) {
+                record.entry(i32::try_from(tid)?).or_default().push(step);
+            }
+        }
+    }
+    Ok((record, listener.context("the record does not name the listener")?))
+}
+
+fn told_step(object: &Value) -> Result<Step> {
+    let call = object["call"].as_str().context("no call")?;
+    let result = match (object["ret"].as_i64(), object["errno"].as_str()) {
+        (Some(value), None) => Ok(value),
+        (None, Some(error)) => Err(error.to_owned()),
+        _ => bail!("neither a result nor an error, or both"),
+    };
+    let ready = object["ready"].as_array();
+    let ready = ready.map(|it| it.iter().filter_map(Value::as_i64).collect());
+    // To fork is not about a descriptor: the record tells for whom it is.
+    let fd = object["fd"].as_i64().filter(|_| call != "fork");
+    Ok(Step { call: call.to_owned(), fd, result, ready })
+}
+
+/// What the kernel says, without what is left out.
+fn kernel(threads: &strace::Threads, listener: i64) -> Result<Record> {
+    let mut record = Record::new();
+    for (tid, calls) in threads {
+        let ours = |it: &&Traced| is_in_scope(it) && !left_out(it, listener);
+        let steps: Vec<Step> = calls.iter().filter(ours).map(step).collect();
+        if !steps.is_empty() {
+            record.insert(*tid, steps);
+        }
+    }
+    Ok(record)
+}
+
+/// Whether a call is one that watching must show: on a socket or an epoll set,
+/// a wait, or one that makes a process.
+fn is_in_scope(call: &Traced) -> bool {
+    const BY_NAME: &[&str] = &[
+        "clock_nanosleep",
+        "clone",
+        "clone3",
+        "fork",
+        "nanosleep",
+        "poll",
+        "ppoll",
+        "pselect6",
+        "select",
+        "vfork",
+    ];
+    call.args.contains("<socket:")
+        || call.args.contains("[eventpoll]")
+        || BY_NAME.contains(&&*call.call)
+}
+
+fn left_out(call: &Traced, listener: i64) -> bool {
+    let on_listener = || call.args.starts_with(&format!("{listener}<socket:"));
+    LEFT_OUT.iter().any(|(name, contains, _)| {
+        let found = match *contains {
+            LISTENER => on_listener(),
+            text => call.args.contains(text),
+        };
+        call.call == *name && found
+    })
+}
+
+fn step(traced: &Traced) -> Step {
+    let Traced { call, args, result, note } = traced;
+    let numbers_after = |text: &str, mark: &str| -> Vec<i64> {
+        text.split(mark).skip(1).filter_map(number).collect()
+    };
+    let ready = match call.as_str() {
+        "epoll_wait" | "epoll_pwait" => Some(numbers_after(args, "u64=")),
+        "poll" | "ppoll" => Some(numbers_after(note, "fd=")),
+        "select" | "pselect6" => {
+            let lists = note.split('[').skip(1);
+            let lists = lists.filter_map(|it| it.split_once(']'));
+            let mut ready: Vec<i64> = lists
+                .flat_map(|(list, _)| list.split(' '))
+                .filter_map(number)
+                .collect();
+            ready.sort_unstable();
+            ready.dedup();
+            Some(ready)
+        }
+        _ => None,
+    };
+    let fd = match call.as_str() {
+        // The set is the first, whom it is about the third.
+        "epoll_ctl" => args.split(", ").nth(2).and_then(number),
+        _ if args.contains("<socket:") && ready.is_none() => number(args),
+        _ => None,
+    };
+    Step { call: call.clone(), fd, result: result.clone(), ready }
+}
+
+/// Holds what a server tells against what the kernel says.
+fn compare(told: &Record, kernel: &Record) -> Result<()> {
+    let names = |record: &Record| record.keys().copied().collect::<Vec<_>>();
+    ensure!(
+        names(told) == names(kernel),
+        "the threads {:?} are told of, and the kernel saw {:?}",
+        names(told),
+        names(kernel)
+    );
+    for (tid, told) in told {
+        let kernel = &kernel[tid];
+        for (at, (told, kernel)) in told.iter().zip(kernel).enumerate() {
+            ensure!(
+                agree(told, kernel),
+                "call {at} of thread {tid} is told as {told:?}, and the \
+                 kernel saw {kernel:?}"
+            );
+        }
+        let shorter = told.len().min(kernel.len());
+        ensure!(
+            told.len() == kernel.len(),
+            "of thread {tid} {} calls are told, and the kernel saw {}; the \
+             first without a partner is {:?}",
+            told.len(),
+            kernel.len(),
+            told.iter().chain(kernel).nth(match told.len() > shorter {
+                true => shorter,
+                false => told.len() + shorter,
+            })
+        );
+    }
+    Ok(())
+}
+
+fn agree(told: &Step, kernel: &Step) -> bool {
+    let named = KERNEL.iter().any(|(name, names)| {
+        *name == told.call && names.contains(&&*kernel.call)
+    });
+    let ready = match (&told.ready, &kernel.ready) {
+        (None, None) => true,
+        // Before what the wait found stands what the server itself put on its
+        // ready list (epoll_et: descriptors whose budget was over).
+        (Some(told), Some(kernel)) => told.ends_with(kernel),
+        // A wait that was interrupted found nothing.
+        (None, Some(kernel)) => kernel.is_empty(),
+        (Some(_), None) => false,
+    };
+    named && ready && told.fd == kernel.fd && told.result == kernel.result
+}
+
+/// The comparison is as sharp as it says: each record that differs from the
+/// true one by a call that is missing, made up, changed, or in another's place
+/// does not pass.
+fn every_lie_is_noticed(told: &Record, kernel: &Record) -> Result<()> {
+    for (tid, steps) in told {
+        // All of a short record, some places of a long one.
+        let stride = (steps.len() / 50).max(1);
+        for at in (0..steps.len()).step_by(stride) {
+            for (lie, steps) in lies(steps, at) {
+                let mut record = told.clone();
+                record.insert(*tid, steps);
+                ensure!(
+                    compare(&record, kernel).is_err(),
+                    "{lie} at call {at} of thread {tid} goes unnoticed"
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The record with one thing wrong at `at`.
+fn lies(steps: &[Step], at: usize) -> Vec<(&'static str, Vec<Step>)> {
+    let lie = |change: &dyn Fn(&mut Vec<Step>)| {
+        let mut steps = steps.to_vec();
+        change(&mut steps);
+        steps
+    };
+    let mut lies = vec![
+        ("a call left out", lie(&|steps| drop(steps.remove(at)))),
+        (
+            "a call told twice",
+            lie(&|steps| {
+                let step = steps[at].clone();
+                steps.insert(at, step);
+            }),
+        ),
+        (
+            "another result",
+            lie(&|steps| {
+                steps[at].result = match &steps[at].result {
+                    Ok(value) => Ok(value + 1),
+                    Err(_) => Err("EIO".to_owned()),
+                };
+            }),
+        ),
+        (
+            "another descriptor",
+            lie(&|steps| {
+                steps[at].fd = Some(steps[at].fd.map_or(1, |fd| fd + 1));
+            }),
+        ),
+        (
+            "another call",
+            lie(&|steps| {
+                let call = &mut steps[at].call;
+                *call =
+                    if call == "read" { "write" } else { "read" }.to_owned();
+            }),
+        ),
+    ];
+    if steps.get(at + 1).is_some_and(|next| *next != steps[at]) {
+        lies.push((
+            "two in the wrong order",
+            lie(&|steps| {
+                steps.swap(at, at + 1);
+            }),
+        ));
+    }
+    if steps[at].ready.as_ref().is_some_and(|ready| !ready.is_empty()) {
+        lies.push((
+            "another that is ready",
+            lie(&|steps| {
+                if let Some(ready) = &mut steps[at].ready {
+                    *ready.last_mut().expect("not empty") += 1;
+                }
+            }),
+        ));
+    }
+    lies
+}
+
+const SAMPLE: &str = "\
+epoll_ctl(5<anon_inode:[eventpoll]>, EPOLL_CTL_ADD, 7<socket:[1]>, \
+{events=EPOLLIN, data={u32=7, u64=7}}) = 0
+epoll_wait(5<anon_inode:[eventpoll]>, [{events=EPOLLIN, data={u32=7, u64=7}}, \
+{events=EPOLLIN, data={u32=9, u64=9}}], 256, -1) = 2
+write(6<pipe:[2]>, \"\"..., 322)          = 322
+read(7<socket:[1]>, \"\"..., 16384)       = 64
+write(7<socket:[1]>, \"\"..., 64)         = -1 EAGAIN (Resource temporarily \
+unavailable)
+accept4(3<socket:[4]>, NULL, NULL, SOCK_CLOEXEC) = 8<socket:[5]>
+fcntl(3<socket:[4]>, F_GETFD)           = 0x1 (flags FD_CLOEXEC)
+close(3<socket:[4]>)                    = 0
+accept4(3<socket:[4]>, NULL, NULL, 0)   = ? ERESTARTSYS (To be restarted if \
+SA_RESTART is set)
+--- SIGCHLD {si_signo=SIGCHLD, si_code=CLD_EXITED, si_pid=9} ---
+clone(child_stack=NULL, flags=SIGCHLD)  = ? ERESTARTNOINTR (To be restarted)
+clone(child_stack=NULL, flags=SIGCHLD)  = 9
+poll([{fd=-1}, {fd=8<socket:[5]>, events=POLLIN}], 2, -1) = 1 \
+([{fd=8, revents=POLLIN}])
+pselect6(9, [3<socket:[4]> 8<socket:[5]>], [], NULL, NULL, NULL) = 2 \
+(in [3 8], left {tv_sec=0, tv_nsec=7})
+exit_group(0)                           = ?
++++ exited with 0 +++
+";
+
+fn sample() -> Result<Vec<Step>> {
+    let threads = [(1, strace::parse(SAMPLE)?)].into();
+    Ok(kernel(&threads, 3)?.remove(&1).unwrap_or_default())
+}
+
+fn strace_is_read_right() -> Result<(), Failed> {
+    let steps = sample().map_err(failed)?;
+    let shown: Vec<String> = steps
+        .iter()
+        .map(|Step { call, fd, result, ready }| {
+            let fd = fd.map_or("-".to_owned(), |fd| fd.to_string());
+            let ready = ready.as_ref().map(|it| format!(" {it:?}"));
+            let ready = ready.unwrap_or_default();
+            match result {
+                Ok(value) => format!("{call} {fd} {value}{ready}"),
+                Err(error) => format!("{call} {fd} {error}{ready}"),
+            }
+        })
+        .collect();
+    let expected = [
+        "epoll_ctl 7 0",
+        "epoll_wait - 2 [7, 9]",
+        "read 7 64",
+        "write 7 EAGAIN",
+        "accept4 3 8",
+        "accept4 3 EINTR",
+        "clone - 9",
+        "poll - 1 [8]",
+        "pselect6 - 2 [3, 8]",
+    ];
+    let halves = "<... read resumed>\"\"..., 16384) = 64";
+    match () {
+        _ if shown != expected => Err(format!("read as {shown:#?}").into()),
+        _ if strace::parse(halves).is_ok() => {
+            Err("half a call is taken for a whole one".into())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn a_lie_is_noticed() -> Result<(), Failed> {
+    let steps = sample().map_err(failed)?;
+    let kernel = Record::from([(1, steps.clone())]);
+    let mut told = steps;
+    for step in &mut told {
+        let library =
+            KERNEL.iter().find(|(_, names)| names.contains(&&*step.call));
+        step.call = library.map_or("?", |(name, _)| *name).to_owned();
+    }
+    let told = Record::from([(1, told)]);
+    compare(&told, &kernel).map_err(failed)?;
+    if compare(&Record::new(), &kernel).is_ok() {
+        return Err("a thread left out goes unnoticed".into());
+    }
+    every_lie_is_noticed(&told, &kernel).map_err(failed)
+}

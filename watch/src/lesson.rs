@@ -1,0 +1,271 @@
+//! One sentence on each row: what to see in it. Every number in it was
+//! measured in this run, and what it claims is checked against them first.
+
+use bench::models::PerClient;
+
+use crate::measure::Row;
+use crate::page::{count, decimal, millis};
+use crate::record::Wait;
+use crate::scene::{ECHOED, THINKS};
+
+/// What a row shows.
+pub struct Lesson {
+    pub text: String,
+    /// Whether this run shows what the model promises. If not, the text says
+    /// what was seen instead.
+    pub holds: bool,
+}
+
+impl Lesson {
+    /// What to say when the claim holds, and what when it does not.
+    fn of(holds: bool, seen: String, instead: String) -> Lesson {
+        let text = match holds {
+            true => seen,
+            false => format!("not as expected in this run: {instead}"),
+        };
+        Lesson { text, holds }
+    }
+}
+
+/// What to see in this row.
+pub fn lesson(row: &Row) -> Lesson {
+    let limits = &row.model.limits;
+    match row.model.name {
+        _ if limits.clients == Some(1) => waits_for_others(row),
+        _ if limits.per_client == PerClient::Process => own_process(row),
+        _ if limits.per_client == PerClient::Thread => own_thread(row),
+        _ if limits.clients.is_some() => pool(row),
+        _ if limits.burns_core => burns_core(row),
+        _ if limits.idle_wakes => idle_wakes(row),
+        "select_server" | "poll_server" => scans_all(row),
+        "epoll_lt" => scans_ready(row),
+        "epoll_et" => drains(row),
+        _ => plain(row),
+    }
+}
+
+/// Whether client 1 had its first echo while client 3 was still there.
+fn answered_in_time(row: &Row) -> bool {
+    let played = &row.cost.played;
+    played.talker_answered < played.silent_left
+}
+
+fn waits_for_others(row: &Row) -> Lesson {
+    let first = millis(row.cost.played.talker_first);
+    Lesson::of(
+        !answered_in_time(row),
+        format!(
+            "client 1 talked at once and waited {first} ms for its first \
+             echo, until the silent client had gone: one thread, asleep in \
+             one read"
+        ),
+        format!(
+            "client 1 was answered after {first} ms, although the silent \
+             client was still there"
+        ),
+    )
+}
+
+/// How quickly client 1 was answered at first, and later.
+fn pace(row: &Row) -> String {
+    let played = &row.cost.played;
+    let first = millis(played.talker_first);
+    format!("{first} ms, later in {} ms", millis(played.talker_echo))
+}
+
+fn own_process(row: &Row) -> Lesson {
+    let (before, with) = (row.cost.at_rest.processes, row.cost.crowd.processes);
+    let pace = pace(row);
+    Lesson::of(
+        with == before + 3 && answered_in_time(row),
+        format!(
+            "{before} process became {with}, one more for each client, and \
+             each sleeps in its own read: client 1 was first answered in \
+             {pace}; the fork is in the first"
+        ),
+        format!(
+            "{before} process became {with} with 3 clients; client 1 was \
+             first answered in {pace}"
+        ),
+    )
+}
+
+fn own_thread(row: &Row) -> Lesson {
+    let (before, with) = (row.cost.at_rest.threads, row.cost.crowd.threads);
+    let pace = pace(row);
+    Lesson::of(
+        with == before + 3 && answered_in_time(row),
+        format!(
+            "{before} threads became {with}, one more for each client, in \
+             one process: client 1 was first answered in {pace}; the start \
+             of its thread is in the first"
+        ),
+        format!(
+            "{before} threads became {with} with 3 clients; client 1 was \
+             first answered in {pace}"
+        ),
+    )
+}
+
+fn pool(row: &Row) -> Lesson {
+    let (before, with) = (row.cost.at_rest.threads, row.cost.crowd.threads);
+    let served = row.model.limits.clients.unwrap_or_default();
+    let first = millis(row.cost.played.talker_first);
+    Lesson::of(
+        with == before && answered_in_time(row),
+        format!(
+            "all {with} threads were there before the clients, and none was \
+             started: client 1 woke one and was answered in {first} ms; \
+             client {} would wait",
+            served + 1
+        ),
+        format!(
+            "{before} threads became {with}; client 1 was answered in {first} \
+             ms"
+        ),
+    )
+}
+
+/// The share of a core while nobody spoke.
+fn quiet(row: &Row) -> String {
+    let percent = row.cost.quiet_share * 100.0;
+    match percent < 10.0 {
+        true => format!("{percent:.1}% of a core"),
+        false => format!("{percent:.0}% of a core"),
+    }
+}
+
+fn burns_core(row: &Row) -> Lesson {
+    let calls = &row.calls;
+    let wasted = match row.cost.said_wasted {
+        Some(said) => format!(
+            "{} calls found nothing ({} watched, which is slower)",
+            count(said),
+            count(calls.wasted)
+        ),
+        None => format!("{} calls found nothing", count(calls.wasted)),
+    };
+    let quiet = quiet(row);
+    Lesson::of(
+        calls.wasted > calls.made / 2
+            && calls.wake_ups == 0
+            && row.cost.quiet_share > 0.5,
+        format!(
+            "{wasted} and none ever slept: while nobody spoke, the server \
+             took {quiet}"
+        ),
+        format!(
+            "{wasted} of {} made, {} slept, and while nobody spoke the server \
+             took {quiet}",
+            count(calls.made),
+            count(calls.wake_ups)
+        ),
+    )
+}
+
+fn idle_wakes(row: &Row) -> Lesson {
+    let calls = &row.calls;
+    let (woke, wasted) = (count(calls.wake_ups), count(calls.wasted));
+    let echo = millis(row.cost.played.talker_echo);
+    let quiet = quiet(row);
+    Lesson::of(
+        calls.wake_ups > 2 * ECHOED as u64 && row.cost.quiet_share < 0.5,
+        format!(
+            "it woke {woke} times for {ECHOED} messages, whoever spoke, and \
+             {wasted} calls still found nothing; an echo took {echo} ms, and \
+             silence {quiet}"
+        ),
+        format!(
+            "it woke {woke} times for {ECHOED} messages, {wasted} calls found \
+             nothing, an echo took {echo} ms, and silence {quiet}"
+        ),
+    )
+}
+
+const NO_WAIT: Wait = Wait { asked: 0.0, ready: 0.0, scanned: 0.0 };
+
+fn scans_all(row: &Row) -> Lesson {
+    let Wait { asked, ready, scanned } = row.calls.wait.unwrap_or(NO_WAIT);
+    let call = row.model.sleeps_in;
+    let all = decimal(row.calls.all_per_message());
+    Lesson::of(
+        ready > 0.0 && scanned > ready,
+        format!(
+            "{all} calls a message; each {call} was told anew of {} \
+             descriptors, and the server looked through {} entries to find {} \
+             ready",
+            decimal(asked),
+            decimal(scanned),
+            decimal(ready)
+        ),
+        format!(
+            "{all} calls a message; {call} found {} ready of {}, and {} \
+             entries were looked through",
+            decimal(ready),
+            decimal(asked),
+            decimal(scanned)
+        ),
+    )
+}
+
+fn scans_ready(row: &Row) -> Lesson {
+    let Wait { asked, ready, scanned } = row.calls.wait.unwrap_or(NO_WAIT);
+    let call = row.model.sleeps_in;
+    let all = decimal(row.calls.all_per_message());
+    Lesson::of(
+        ready > 0.0 && scanned == ready && asked > ready,
+        format!(
+            "{all} calls a message; the kernel keeps the list of {} \
+             descriptors, and {call} gave back {}, the one that is ready",
+            decimal(asked),
+            decimal(scanned)
+        ),
+        format!(
+            "{all} calls a message; of {} descriptors {} were ready, and {} \
+             entries were looked through",
+            decimal(asked),
+            decimal(ready),
+            decimal(scanned)
+        ),
+    )
+}
+
+fn drains(row: &Row) -> Lesson {
+    let calls = &row.calls;
+    let all = decimal(calls.all_per_message());
+    let again = decimal(calls.wasted_per_message);
+    let wasted = count(calls.wasted);
+    Lesson::of(
+        calls.wasted_per_message > 0.9,
+        format!(
+            "{all} calls a message, {again} of them a read that meets EAGAIN: \
+             a change is reported once, so every message is drained; {wasted} \
+             calls wasted in all"
+        ),
+        format!(
+            "{all} calls a message, {again} of them met EAGAIN; {wasted} \
+             calls wasted in all"
+        ),
+    )
+}
+
+/// For a model of which nothing special is known here.
+fn plain(row: &Row) -> Lesson {
+    let names: Vec<String> = row
+        .calls
+        .per_message
+        .iter()
+        .map(|(name, share)| format!("{name} {}", decimal(*share)))
+        .collect();
+    let first = millis(row.cost.played.talker_first);
+    Lesson::of(
+        answered_in_time(row),
+        format!(
+            "client 1 was answered in {first} ms; a message takes {} ({} ms \
+             of thinking between two)",
+            names.join(", "),
+            millis(THINKS)
+        ),
+        format!("client 1 was answered after {first} ms only"),
+    )
+}

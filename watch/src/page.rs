@@ -1,0 +1,356 @@
+//! The comparison as a page of text, 100 columns wide, and as JSON.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use comfy_table::{
+    Attribute, Cell, CellAlignment, Color, ColumnConstraint,
+    ContentArrangement, ContentLineStyle, LineStyle, Row as Line, Table,
+    TableStyle, Width,
+};
+use console::style;
+use indicatif::HumanCount;
+use serde_json::{Value, json};
+
+use crate::lesson::lesson;
+use crate::measure::Row;
+use crate::scene::{ECHOED, MESSAGES, SIZE, THINKS, at};
+
+/// The page is never wider, and narrower only on a narrower terminal.
+const WIDTH: u16 = 100;
+
+/// `1234567` as `1,234,567`.
+pub fn count(number: u64) -> String {
+    HumanCount(number).to_string()
+}
+
+/// With one digit after the point while that says something.
+pub fn decimal(number: f64) -> String {
+    match number < 99.95 {
+        true => format!("{number:.1}"),
+        false => count(number.round() as u64),
+    }
+}
+
+/// A span in milliseconds, without the unit: three digits of it.
+pub fn millis(span: Duration) -> String {
+    let millis = span.as_secs_f64() * 1000.0;
+    match millis {
+        ..9.995 => format!("{millis:.2}"),
+        ..99.95 => format!("{millis:.1}"),
+        _ => format!("{millis:.0}"),
+    }
+}
+
+/// The whole comparison as text.
+pub fn text(rows: &[Row]) -> String {
+    let sections = [intro(rows.len()), figures(rows), lessons(rows), notes()];
+    sections.join("\n\n") + "\n"
+}
+
+/// A table without any frame, of which the last column is wrapped.
+fn wrapped(left: u16) -> Table {
+    let mut table = base();
+    let columns = console::Term::stdout().size_checked();
+    let width = columns.map_or(WIDTH, |(_, columns)| columns.min(WIDTH));
+    table
+        .load_style(comfy_table::presets::NOTHING)
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(width)
+        .set_constraints([ColumnConstraint::Absolute(Width::Fixed(left))]);
+    table
+}
+
+/// A table that is coloured when and only when the rest of the page is.
+fn base() -> Table {
+    let mut table = Table::new();
+    match console::colors_enabled() {
+        true => table.enforce_styling(),
+        false => table.force_no_tty(),
+    };
+    table
+}
+
+/// The table's text without blanks at the ends of its lines.
+pub fn lines_of(table: &Table) -> String {
+    let lines: Vec<String> =
+        table.lines().map(|line| line.trim_end().to_owned()).collect();
+    lines.join("\n")
+}
+
+fn intro(servers: usize) -> String {
+    let servers = match servers {
+        1 => "one server".to_owned(),
+        n => format!("{n} servers, each in its turn"),
+    };
+    let heading = format!("Three clients, the same for {servers}");
+    format!("{}\n\n{}", style(heading).bold(), timeline())
+}
+
+/// Who does what when, drawn from the scene's own times.
+fn timeline() -> String {
+    const STEP: u128 = 8;
+    let column = |at: Duration| (at.as_millis() / STEP) as usize;
+    let put = |line: &mut Vec<char>, from: usize, text: &str| {
+        let to = from + text.chars().count();
+        line.resize(line.len().max(to), ' ');
+        line.splice(from..to, text.chars());
+    };
+    let mut page = String::new();
+    let mut ruler = Vec::new();
+    let hundreds = at::TALKER_LEAVES.as_millis() / 100;
+    for ms in (0..=hundreds).map(|n| Duration::from_millis(n as u64 * 100)) {
+        let label = match ms.is_zero() {
+            true => "0 ms".to_owned(),
+            false => ms.as_millis().to_string(),
+        };
+        put(&mut ruler, column(ms), &label);
+    }
+    let think = THINKS.as_millis();
+    let said = [
+        (
+            "client 2 pauses",
+            at::PAUSER_COMES,
+            at::PAUSER_RESUMES,
+            vec![
+                (at::PAUSER_COMES, "half a message ".to_owned()),
+                (at::PAUSER_RESUMES, " the other half".to_owned()),
+            ],
+        ),
+        (
+            "client 3 is silent",
+            at::SILENT_COMES,
+            at::SILENT_LEAVES,
+            vec![(at::SILENT_COMES, String::new())],
+        ),
+        (
+            "client 1 talks",
+            at::TALKER_COMES,
+            at::TALKER_LEAVES,
+            vec![(
+                at::TALKER_COMES,
+                format!("{MESSAGES} messages of {SIZE} bytes, {think} ms apart "),
+            )],
+        ),
+    ];
+    let ruler: String = ruler.into_iter().collect();
+    let _ = writeln!(page, "{:20}{}", "", style(ruler).dim());
+    for (name, comes, leaves, says) in said {
+        let mut line = Vec::new();
+        let (from, to) = (column(comes), column(leaves));
+        put(&mut line, from, &"─".repeat(to - from));
+        put(&mut line, from, "├");
+        put(&mut line, to, "┤");
+        for (when, words) in says {
+            put(&mut line, column(when) + 1, &words);
+        }
+        let line: String = line.into_iter().collect();
+        let _ = writeln!(page, "{name:20}{line}");
+    }
+    page.trim_end().to_owned()
+}
+
+const RULED: TableStyle = TableStyle::new()
+    .top_border(LineStyle::none().fill('─').junction('─'))
+    .header_lines(ContentLineStyle::none())
+    .header_separator(LineStyle::none().fill('─').junction('─'))
+    .content_lines(ContentLineStyle::none())
+    .bottom_border(LineStyle::none().fill('─').junction('─'));
+
+/// A table with a rule above, below, and under its header.
+pub fn ruled() -> Table {
+    let mut table = base();
+    table.load_style(RULED);
+    table
+}
+
+/// The numbers, a row for each server.
+fn figures(rows: &[Row]) -> String {
+    let mut table = ruled();
+    table.set_header([
+        "\n\nmodel",
+        "calls\na mes-\nsage",
+        "\nwasted\ncalls",
+        "\nwake-\nups",
+        "context\nswitches\nvol./inv.",
+        "\nCPU\nms",
+        "\n\nthreads",
+        "\npro-\ncesses",
+        "ms to\nfirst echo\nclient 1",
+        "\n\nclient 2",
+        "\n\nclient 3",
+    ]);
+    for row in rows {
+        table.add_row(figures_of(row));
+    }
+    for (at, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((u16::from(at > 0), 1));
+        if at > 0 {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    lines_of(&table)
+}
+
+/// What is far beyond the other rows is shown in colour.
+fn figures_of(row: &Row) -> Line {
+    let loud = |text: String, much: bool| {
+        let cell = Cell::new(text);
+        if much { cell.fg(Color::Yellow) } else { cell }
+    };
+    let (calls, cost) = (&row.calls, &row.cost);
+    let (usage, played) = (&cost.usage, &cost.played);
+    let per_message = calls.all_per_message();
+    let cpu = usage.cpu.as_secs_f64() * 1000.0;
+    let slow = Duration::from_millis(50);
+    let switches =
+        format!("{}/{}", count(usage.voluntary), count(usage.involuntary));
+    Line::from(vec![
+        Cell::new(row.model.name).add_attribute(Attribute::Bold),
+        loud(decimal(per_message), per_message > 20.0),
+        loud(count(calls.wasted), calls.wasted > 200),
+        loud(count(calls.wake_ups), calls.wake_ups > 200),
+        loud(switches, usage.voluntary > 200),
+        loud(decimal(cpu), cpu > 100.0),
+        loud(count(cost.crowd.threads as u64), false),
+        loud(count(cost.crowd.processes as u64), cost.crowd.processes > 1),
+        loud(millis(played.talker_first), played.talker_first > slow),
+        loud(millis(played.pauser_first), played.pauser_first > slow),
+        Cell::new("silent").add_attribute(Attribute::Dim),
+    ])
+}
+
+/// The sentences, and which of them this run does not bear out.
+fn lessons(rows: &[Row]) -> String {
+    let longest = rows.iter().map(|row| row.model.name.len()).max();
+    let left = longest.unwrap_or_default() as u16 + 2;
+    let mut table = wrapped(left);
+    for row in rows {
+        let lesson = lesson(row);
+        let name = Cell::new(row.model.name).add_attribute(Attribute::Bold);
+        let text = Cell::new(lesson.text);
+        let text = if lesson.holds { text } else { text.fg(Color::Red) };
+        table.add_row([name, text]);
+    }
+    if let Some(column) = table.column_mut(0) {
+        column.set_padding((0, 2));
+    }
+    if let Some(column) = table.column_mut(1) {
+        column.set_padding((0, 0));
+    }
+    format!("{}\n\n{}", style("What to see").bold(), lines_of(&table))
+}
+
+/// What each column means, and which run it is from.
+fn notes() -> String {
+    let mut table = wrapped(18);
+    let think = THINKS.as_millis();
+    for (name, text) in [
+        (
+            "calls a message",
+            format!(
+                "W  system calls from client 1's second message to its last, \
+                 for each message ({think} ms of thinking included)"
+            ),
+        ),
+        (
+            "wasted calls",
+            "W  calls that found nothing (EAGAIN) from the first client's \
+             coming to the last one's leaving"
+                .to_owned(),
+        ),
+        (
+            "wake-ups",
+            "W  calls of that time that slept before they returned".to_owned(),
+        ),
+        (
+            "switches, CPU",
+            "A  of all threads and child processes, from the first client's \
+             coming to the server's end"
+                .to_owned(),
+        ),
+        (
+            "threads, processes",
+            "A  while all three clients were connected".to_owned(),
+        ),
+        (
+            "ms to first echo",
+            "A  from a client's connect to the first byte that came back"
+                .to_owned(),
+        ),
+    ] {
+        table.add_row([
+            Cell::new(name).add_attribute(Attribute::Dim),
+            Cell::new(text).add_attribute(Attribute::Dim),
+        ]);
+    }
+    if let Some(column) = table.column_mut(0) {
+        column.set_padding((0, 2));
+    }
+    if let Some(column) = table.column_mut(1) {
+        column.set_padding((0, 0));
+    }
+    let heading = style("Two runs of each server").bold();
+    format!(
+        "{heading}: A, left alone, for what it costs; W, watched (slower), \
+         for its calls\n\n{}",
+        lines_of(&table)
+    )
+}
+
+/// The whole comparison for machines.
+pub fn json(rows: &[Row]) -> Value {
+    let ms = |span: Duration| span.as_secs_f64() * 1000.0;
+    let rows: Vec<Value> = rows
+        .iter()
+        .map(|row| {
+            let (calls, cost, lesson) = (&row.calls, &row.cost, lesson(row));
+            let (usage, played) = (&cost.usage, &cost.played);
+            json!({
+                "model": row.model.name,
+                "calls_per_message": calls.all_per_message(),
+                "calls_per_message_by_name": calls.per_message,
+                "calls": calls.made,
+                "wasted_calls": calls.wasted,
+                "wake_ups": calls.wake_ups,
+                "voluntary_switches": usage.voluntary,
+                "involuntary_switches": usage.involuntary,
+                "cpu_ms": ms(usage.cpu),
+                "quiet_cpu_share": cost.quiet_share,
+                "threads_at_rest": cost.at_rest.threads,
+                "threads": cost.crowd.threads,
+                "processes": cost.crowd.processes,
+                "first_echo_ms": {
+                    "client_1": ms(played.talker_first),
+                    "client_2": ms(played.pauser_first),
+                    "client_3": null,
+                },
+                "echo_ms": ms(played.talker_echo),
+                "answered_at_ms": ms(played.talker_answered),
+                "silent_left_at_ms": ms(played.silent_left),
+                "sentence": lesson.text,
+                "as_expected": lesson.holds,
+            })
+        })
+        .collect();
+    json!({
+        "scene": {
+            "messages": ECHOED,
+            "message_bytes": SIZE,
+            "thinks_ms": ms(THINKS),
+            "client_1": {
+                "comes_ms": ms(at::TALKER_COMES),
+                "leaves_ms": ms(at::TALKER_LEAVES),
+            },
+            "client_2": {
+                "comes_ms": ms(at::PAUSER_COMES),
+                "leaves_ms": ms(at::PAUSER_RESUMES),
+            },
+            "client_3": {
+                "comes_ms": ms(at::SILENT_COMES),
+                "leaves_ms": ms(at::SILENT_LEAVES),
+            },
+        },
+        "rows": rows,
+    })
+}
