@@ -104,8 +104,6 @@ impl House {
                 folder: manifest.parent().context("no folder")?.to_owned(),
                 dependencies: dependencies
                     .iter()
-                    // A server's tests may need more.
-                    .filter(|it| it["kind"] != "dev")
                     .map(|it| text(&it["name"]))
                     .collect::<Result<_>>()?,
                 published: package["publish"] != Value::Array(Vec::new()),

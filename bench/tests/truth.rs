@@ -111,7 +111,7 @@ fn watching_is_true(model: &Model) -> Result<()> {
     let mut tracing = Tracing::start(model, watch)?;
     session(&tracing.server, model).context("the session")?;
     let threads = tracing.stop()?;
-    let text = fs::read_to_string(tracing.folder().join("watch"))?;
+    let text = fs::read_to_string(tracing.folder.path().join("watch"))?;
     let (told, listener) = told(&text)?;
     let kernel = kernel(&threads, listener)?;
     let steps: usize = kernel.values().map(Vec::len).sum();

@@ -162,8 +162,8 @@ impl Listener {
         changed.then_some(wanted)
     }
 
-    /// The accept queue was left before it was empty: `change` will say when
-    /// to go back to it.
+    /// Unless accept says EAGAIN, the accept queue is left before it is empty,
+    /// and `change` will say when to go back to it.
     pub fn disarm(&mut self) {
         self.armed = false;
     }
@@ -172,7 +172,11 @@ impl Listener {
     /// connections. Only what makes the listener useless is an error here.
     pub fn on_error(&mut self, errno: Errno, connections: usize) -> Result<()> {
         match AcceptError::from(errno) {
-            AcceptError::Retry => Ok(()),
+            AcceptError::Retry => {
+                // An empty queue is a change away from the next client.
+                self.armed |= errno == Errno::EAGAIN;
+                Ok(())
+            }
             AcceptError::Pause => {
                 self.pause_accepting(connections);
                 Ok(())

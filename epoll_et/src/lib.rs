@@ -110,25 +110,26 @@ impl<W: Watch> EventLoop<W> {
             Err(err) => return Err(err).context("cannot wait"),
         };
         self.ready.extend(self.events[..n].iter().map(|it| it.data() as Fd));
+        // Whoever was left on the list may have been reported again.
+        self.ready.sort_unstable();
+        self.ready.dedup();
         self.watch.ready(&self.ready, n);
         Ok(())
     }
 
     /// Takes clients until there is none: no edge will tell of the others.
     fn on_acceptable(&mut self) -> Result<()> {
+        self.listener.disarm();
         for _ in 0..BUDGET.min(self.listener.room(self.connections.len())) {
             let listener = self.listener.as_fd();
             let take = || accept4(listener, SockFlag::SOCK_NONBLOCK);
             match self.watch.take("accept4", listener, take) {
                 Ok(socket) => self.on_accepted(socket),
-                Err(Errno::EAGAIN) => return Ok(()),
                 Err(err) => {
-                    self.listener.on_error(err, self.connections.len())?;
-                    break;
+                    return self.listener.on_error(err, self.connections.len());
                 }
             }
         }
-        self.listener.disarm();
         Ok(())
     }
 

@@ -124,7 +124,7 @@ impl<W: Watch> EventLoop<W> {
         match self.watch.take("accept4", listener, take) {
             Ok(socket) => self.on_accepted(socket),
             Err(err) => {
-                self.listener.on_error(err, self.connections.len())?;
+                return self.listener.on_error(err, self.connections.len());
             }
         }
         Ok(())

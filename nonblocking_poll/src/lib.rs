@@ -123,7 +123,7 @@ impl<W: Watch> EventLoop<W> {
             Ok(socket) => self.on_accepted(socket),
             Err(err) => {
                 self.wasted += u64::from(err == Errno::EAGAIN);
-                self.listener.on_error(err, self.connections.len())?;
+                return self.listener.on_error(err, self.connections.len());
             }
         }
         Ok(())

@@ -184,7 +184,8 @@ impl Usage {
 
     /// Of every server that has ended, with the children that it waited for.
     fn of_the_buried() -> Result<Usage> {
-        let usage = getrusage(UsageWho::RUSAGE_CHILDREN).context("getrusage")?;
+        let usage =
+            getrusage(UsageWho::RUSAGE_CHILDREN).context("getrusage")?;
         let micros = |time: nix::sys::time::TimeVal| {
             Duration::from_secs(time.tv_sec().unsigned_abs())
                 + Duration::from_micros(time.tv_usec().unsigned_abs())

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::lesson::lesson;
 use crate::measure::Row;
-use crate::scene::{ECHOED, MESSAGES, SIZE, THINKS, at};
+use crate::scene::{ECHOED, MESSAGES, SIZE, THINKS, THINKS_LONGER, at};
 
 /// The page is never wider, and narrower only on a narrower terminal.
 const WIDTH: u16 = 100;
@@ -30,6 +30,17 @@ pub fn decimal(number: f64) -> String {
         true => format!("{number:.1}"),
         false => count(number.round() as u64),
     }
+}
+
+/// With one digit after the point unless that is a zero.
+pub fn short(number: f64) -> String {
+    let text = decimal(number);
+    text.strip_suffix(".0").map(ToOwned::to_owned).unwrap_or(text)
+}
+
+/// So many of these.
+pub fn plural(number: usize, one: &str, more: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { more })
 }
 
 /// A span in milliseconds, without the unit: three digits of it.
@@ -106,7 +117,7 @@ fn timeline() -> String {
         };
         put(&mut ruler, column(ms), &label);
     }
-    let think = THINKS.as_millis();
+    let (from, to) = (THINKS.as_millis(), (THINKS + THINKS_LONGER).as_millis());
     let said = [
         (
             "client 2 pauses",
@@ -129,7 +140,7 @@ fn timeline() -> String {
             at::TALKER_LEAVES,
             vec![(
                 at::TALKER_COMES,
-                format!("{MESSAGES} messages of {SIZE} bytes, {think} ms apart "),
+                format!("{MESSAGES} messages, {from} to {to} ms apart "),
             )],
         ),
     ];
@@ -172,11 +183,11 @@ fn figures(rows: &[Row]) -> String {
         "calls\na mes-\nsage",
         "\nwasted\ncalls",
         "\nwake-\nups",
-        "context\nswitches\nvol./inv.",
+        "context\nswitches\nvol/inv",
         "\nCPU\nms",
         "\n\nthreads",
         "\npro-\ncesses",
-        "ms to\nfirst echo\nclient 1",
+        "first echo\nafter ms:\nclient 1",
         "\n\nclient 2",
         "\n\nclient 3",
     ]);
@@ -184,7 +195,8 @@ fn figures(rows: &[Row]) -> String {
         table.add_row(figures_of(row));
     }
     for (at, column) in table.column_iter_mut().enumerate() {
-        column.set_padding((u16::from(at > 0), 1));
+        // The frame's place is one blank between columns, if it is empty.
+        column.set_padding((0, 0));
         if at > 0 {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -244,39 +256,29 @@ fn lessons(rows: &[Row]) -> String {
 /// What each column means, and which run it is from.
 fn notes() -> String {
     let mut table = wrapped(18);
-    let think = THINKS.as_millis();
     for (name, text) in [
         (
             "calls a message",
-            format!(
-                "W  system calls from client 1's second message to its last, \
-                 for each message ({think} ms of thinking included)"
-            ),
+            "W  system calls from client 1's second message to its last, for \
+             each message",
         ),
         (
             "wasted calls",
-            "W  calls that found nothing (EAGAIN) from the first client's \
-             coming to the last one's leaving"
-                .to_owned(),
+            "W  calls that found nothing (EAGAIN), from the first client's \
+             coming to the last one's leaving",
         ),
+        ("wake-ups", "W  calls of that time that slept before they returned"),
         (
-            "wake-ups",
-            "W  calls of that time that slept before they returned".to_owned(),
-        ),
-        (
-            "switches, CPU",
+            "context switches",
             "A  of all threads and child processes, from the first client's \
-             coming to the server's end"
-                .to_owned(),
+             coming to the server's end; voluntary: it slept, involuntary: \
+             another had its turn",
         ),
+        ("CPU", "A  of the same threads and processes, in the same time"),
+        ("threads, processes", "A  while all three clients were connected"),
         (
-            "threads, processes",
-            "A  while all three clients were connected".to_owned(),
-        ),
-        (
-            "ms to first echo",
-            "A  from a client's connect to the first byte that came back"
-                .to_owned(),
+            "first echo",
+            "A  from a client's connect to the first byte that came back",
         ),
     ] {
         table.add_row([

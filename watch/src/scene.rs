@@ -13,9 +13,12 @@ use bench::harness::{Client, Connect, connect};
 pub const SIZE: usize = 64;
 /// How many messages client 1 sends, each once the one before is echoed.
 pub const MESSAGES: usize = 20;
-/// How long client 1 thinks before its next message: long enough for every
+/// How long client 1 thinks before its second message: long enough for every
 /// server that sleeps to be asleep again.
 pub const THINKS: Duration = Duration::from_millis(2);
+/// How much longer it thinks before its last one. A server that looks once in
+/// a while must not be met at the same moment of its round each time.
+pub const THINKS_LONGER: Duration = Duration::from_millis(1);
 /// How many messages are echoed in all: client 2 sends one.
 pub const ECHOED: usize = MESSAGES + 1;
 
@@ -93,14 +96,14 @@ fn talker(addr: SocketAddr, begin: Instant) -> Result<Talk> {
     let mut client = come(1, addr)?;
     client.round_trip(SIZE)?;
     let (first, answered) = (coming.elapsed(), begin.elapsed());
-    let mut echoes = Duration::ZERO;
-    for _ in 1..MESSAGES {
-        thread::sleep(THINKS);
+    let (mut echoes, later) = (Duration::ZERO, MESSAGES as u32 - 1);
+    for n in 0..later {
+        thread::sleep(THINKS + THINKS_LONGER * n / (later - 1));
         echoes += client.round_trip(SIZE)?;
     }
     until(begin, at::TALKER_LEAVES);
     client.finish()?;
-    Ok(Talk { first, echo: echoes / (MESSAGES as u32 - 1), answered })
+    Ok(Talk { first, echo: echoes / later, answered })
 }
 
 fn pauser(addr: SocketAddr, begin: Instant) -> Result<Duration> {

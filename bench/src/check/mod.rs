@@ -67,13 +67,7 @@ impl Context {
     pub fn new(target: Target, tier: Tier, seed: u64) -> Context {
         let limits = target.limits();
         let last_words = Arc::default();
-        Context {
-            target,
-            limits,
-            tier,
-            seed,
-            last_words,
-        }
+        Context { target, limits, tier, seed, last_words }
     }
 
     /// The same with other limits than the target's own.
@@ -187,16 +181,14 @@ pub fn run(case: &Case, context: &Context) -> (Result<Outcome>, Duration) {
                 .or_else(|| panic.downcast_ref::<&str>().copied());
             Err(anyhow!("panicked: {}", text.unwrap_or("without a message")))
         });
-    let mut words = context
-        .last_words
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner);
+    let mut words =
+        context.last_words.lock().unwrap_or_else(PoisonError::into_inner);
     let result = match (result, words.pop()) {
         (result, None) => result,
         (Ok(_), Some(word)) => Err(anyhow!(word)),
         (Err(error), Some(word)) => {
             Err(anyhow!("{word}; its client saw: {error:#}"))
-        },
+        }
     };
     (result, begin.elapsed())
 }

@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -57,7 +56,8 @@ pub fn missing() -> Option<String> {
 pub struct Tracing {
     /// The server.
     pub server: Server,
-    folder: TempDir,
+    /// Where the server may have written to.
+    pub folder: TempDir,
 }
 
 impl Tracing {
@@ -77,11 +77,6 @@ impl Tracing {
         let target = Target::Command(line);
         let server = Server::start(&target, &Start::default())?;
         Ok(Tracing { server, folder })
-    }
-
-    /// Where the server may have written to.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     /// Stops the server, and reads what it and its children called after the

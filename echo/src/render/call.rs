@@ -188,7 +188,8 @@ impl What {
 
     /// Whether it is a wait for descriptors whose time was over.
     pub fn timed_out(&self) -> bool {
-        self.ret == 0 && self.found.is_some()
+        let none = self.found.as_ref().is_some_and(|found| found.count == 0);
+        self.ret == 0 && none
     }
 }
 

@@ -98,8 +98,8 @@ const CALLS: &[(Verb, &str, &str)] = &[
     ),
 ];
 
-const PAUSE: &str = "Sleeps for a fixed time, whatever the clients do: a longer \
-    pause burns less CPU and lets them wait longer: nanosleep(2).";
+const PAUSE: &str = "Sleeps for a fixed time, whatever the clients do: a \
+    longer pause burns less CPU and lets them wait longer: nanosleep(2).";
 
 const REAP: &str = "Collects a child that has ended; until then it stays in \
     the table of processes as a zombie: waitpid(2).";

@@ -52,7 +52,8 @@ use crate::Fd;
 ///
 /// A remark of the recorder, which comes at most once:
 /// ```json
-/// {"note":"recording stopped after 64 MiB (--watch-limit); the server goes on"}
+/// {"note":"recording stopped after 64 MiB (--watch-limit); the server goes
+///  on"}
 /// ```
 ///
 /// The last object counts every call, those after the limit too:

@@ -38,7 +38,8 @@ const PIPE: i32 = 1 << 20;
 /// Becomes the renderer when the command line asks for it: reads events from
 /// stdin until the last of their writers has gone, and writes to stderr.
 pub fn render_if_asked() {
-    let mut args = std::env::args().skip(1);
+    let args = std::env::args_os().skip(1);
+    let mut args = args.map(|word| word.to_string_lossy().into_owned());
     if args.next().as_deref() != Some(RENDER) {
         return;
     }
