@@ -15,7 +15,7 @@ use crate::{compare, page};
 /// real connections.
 #[derive(Parser)]
 #[command(name = "watch", version, max_term_width = 80)]
-#[command(args_conflicts_with_subcommands = false, after_help = TEACHING)]
+#[command(after_help = TEACHING)]
 struct Cli {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -143,6 +143,9 @@ fn table_of_models(json: bool) -> String {
             Cell::new(model.sleeps_in),
             Cell::new(model.summary),
         ]);
+    }
+    for (at, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((u16::from(at > 0), 0));
     }
     page::lines_of(&table) + "\n"
 }

@@ -66,11 +66,16 @@ fn waits_for_others(row: &Row) -> Lesson {
     )
 }
 
-/// How quickly client 1 was answered at first, and later.
-fn pace(row: &Row) -> String {
+/// How quickly client 1 was answered: at first, which includes `what`, and
+/// later.
+fn pace(row: &Row, what: &str) -> String {
     let played = &row.cost.played;
-    let first = millis(played.talker_first);
-    format!("{first} ms, later in {} ms", millis(played.talker_echo))
+    let (first, later) = (played.talker_first, played.talker_echo);
+    format!(
+        "client 1's first echo took {} ms with {what}, a later one {} ms",
+        millis(first),
+        millis(later)
+    )
 }
 
 fn own_process(row: &Row) -> Lesson {
@@ -78,18 +83,14 @@ fn own_process(row: &Row) -> Lesson {
     let (before, with) = (rest.processes, crowd.processes);
     let grown = with == before + 3;
     let before = plural(before, "process", "processes");
-    let pace = pace(row);
+    let pace = pace(row, "the fork");
     Lesson::of(
         grown && answered_in_time(row),
         format!(
-            "{before} became {with}, one more for each client, and \
-             each sleeps in its own read: client 1 was first answered in \
-             {pace}; the fork is in the first"
+            "{before} became {with}, one more for each client, each asleep in \
+             a read of its own: {pace}"
         ),
-        format!(
-            "{before} became {with} with 3 clients; client 1 was \
-             first answered in {pace}"
-        ),
+        format!("{before} became {with} with 3 clients; {pace}"),
     )
 }
 
@@ -97,18 +98,14 @@ fn own_thread(row: &Row) -> Lesson {
     let (before, with) = (row.cost.at_rest.threads, row.cost.crowd.threads);
     let grown = with == before + 3;
     let before = plural(before, "thread", "threads");
-    let pace = pace(row);
+    let pace = pace(row, "the start of its thread");
     Lesson::of(
         grown && answered_in_time(row),
         format!(
-            "{before} became {with}, one more for each client, in \
-             one process: client 1 was first answered in {pace}; the start \
-             of its thread is in the first"
+            "{before} became {with}, one more for each client, each asleep in \
+             a read of its own: {pace}"
         ),
-        format!(
-            "{before} became {with} with 3 clients; client 1 was \
-             first answered in {pace}"
-        ),
+        format!("{before} became {with} with 3 clients; {pace}"),
     )
 }
 
@@ -265,4 +262,65 @@ fn plain(row: &Row) -> Lesson {
         ),
         format!("client 1 was answered after {first} ms only"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::measure::{Cost, Crowd, Usage};
+    use crate::record::Calls;
+    use crate::scene::Played;
+    use bench::models::{MODELS, Model};
+    use std::time::Duration;
+
+    /// A row in which client 1 was answered at once and nothing else happened.
+    fn idle(model: &'static Model) -> Row {
+        let ms = Duration::from_millis;
+        let none = Crowd { threads: 1, processes: 1 };
+        Row {
+            model,
+            cost: Cost {
+                played: Played {
+                    talker_first: ms(1),
+                    talker_echo: ms(1),
+                    talker_answered: ms(101),
+                    pauser_first: ms(1),
+                    silent_left: ms(400),
+                },
+                usage: Usage { cpu: ms(1), voluntary: 99, involuntary: 0 },
+                at_rest: none,
+                crowd: none,
+                quiet_share: 0.0,
+                said_wasted: None,
+            },
+            calls: Calls::default(),
+        }
+    }
+
+    #[test]
+    fn a_claim_that_the_run_does_not_show_is_not_made() {
+        for model in MODELS.iter().filter(|it| it.name != "blocking-pool") {
+            let lesson = lesson(&idle(model));
+            let text = &lesson.text;
+            assert!(!lesson.holds, "{}: {text}", model.name);
+            assert!(text.starts_with("not as expected"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_pool_that_grows_is_none() {
+        let mut row = idle(bench::models::find("blocking-pool").unwrap());
+        assert!(lesson(&row).holds);
+        row.cost.crowd.threads += 3;
+        assert!(!lesson(&row).holds);
+    }
+
+    #[test]
+    fn the_sequential_server_is_told_by_when_it_answered() {
+        let mut row = idle(bench::models::find("blocking").unwrap());
+        row.cost.played.talker_answered = Duration::from_millis(401);
+        row.cost.played.talker_first = Duration::from_millis(301);
+        let lesson = lesson(&row);
+        assert!(lesson.holds && lesson.text.contains(" 301 ms "));
+    }
 }

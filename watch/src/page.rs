@@ -59,17 +59,23 @@ pub fn text(rows: &[Row]) -> String {
     sections.join("\n\n") + "\n"
 }
 
-/// A table without any frame, of which the last column is wrapped.
-fn wrapped(left: u16) -> Table {
+/// Texts beside their names, which stand in a column of this width.
+fn named(width: usize, texts: impl Iterator<Item = [Cell; 2]>) -> String {
+    const GAP: u16 = 2;
     let mut table = base();
     let columns = console::Term::stdout().size_checked();
-    let width = columns.map_or(WIDTH, |(_, columns)| columns.min(WIDTH));
+    let all = columns.map_or(WIDTH, |(_, columns)| columns.min(WIDTH));
+    let names = Width::Fixed(width as u16 + GAP);
     table
         .load_style(comfy_table::presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(width)
-        .set_constraints([ColumnConstraint::Absolute(Width::Fixed(left))]);
-    table
+        .set_width(all)
+        .add_rows(texts)
+        .set_constraints([ColumnConstraint::Absolute(names)]);
+    for (at, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((0, if at == 0 { GAP } else { 0 }));
+    }
+    lines_of(&table)
 }
 
 /// A table that is coloured when and only when the rest of the page is.
@@ -82,7 +88,7 @@ fn base() -> Table {
     table
 }
 
-/// The table's text without blanks at the ends of its lines.
+/// A table's text without blanks at the ends of its lines.
 pub fn lines_of(table: &Table) -> String {
     let lines: Vec<String> =
         table.lines().map(|line| line.trim_end().to_owned()).collect();
@@ -118,43 +124,28 @@ fn timeline() -> String {
         put(&mut ruler, column(ms), &label);
     }
     let (from, to) = (THINKS.as_millis(), (THINKS + THINKS_LONGER).as_millis());
-    let said = [
+    let talk = format!(" {MESSAGES} messages, {from} to {to} ms apart ");
+    let clients = [
         (
             "client 2 pauses",
-            at::PAUSER_COMES,
-            at::PAUSER_RESUMES,
-            vec![
-                (at::PAUSER_COMES, "half a message ".to_owned()),
-                (at::PAUSER_RESUMES, " the other half".to_owned()),
-            ],
+            (at::PAUSER_COMES, " half a message "),
+            (at::PAUSER_RESUMES, " the other half"),
         ),
-        (
-            "client 3 is silent",
-            at::SILENT_COMES,
-            at::SILENT_LEAVES,
-            vec![(at::SILENT_COMES, String::new())],
-        ),
+        ("client 3 is silent", (at::SILENT_COMES, ""), (at::SILENT_LEAVES, "")),
         (
             "client 1 talks",
-            at::TALKER_COMES,
-            at::TALKER_LEAVES,
-            vec![(
-                at::TALKER_COMES,
-                format!("{MESSAGES} messages, {from} to {to} ms apart "),
-            )],
+            (at::TALKER_COMES, talk.as_str()),
+            (at::TALKER_LEAVES, ""),
         ),
     ];
     let ruler: String = ruler.into_iter().collect();
     let _ = writeln!(page, "{:20}{}", "", style(ruler).dim());
-    for (name, comes, leaves, says) in said {
+    for (name, (comes, first), (leaves, last)) in clients {
         let mut line = Vec::new();
         let (from, to) = (column(comes), column(leaves));
         put(&mut line, from, &"─".repeat(to - from));
-        put(&mut line, from, "├");
-        put(&mut line, to, "┤");
-        for (when, words) in says {
-            put(&mut line, column(when) + 1, &words);
-        }
+        put(&mut line, from, &format!("├{first}"));
+        put(&mut line, to, &format!("┤{last}"));
         let line: String = line.into_iter().collect();
         let _ = writeln!(page, "{name:20}{line}");
     }
@@ -180,23 +171,24 @@ fn figures(rows: &[Row]) -> String {
     let mut table = ruled();
     table.set_header([
         "\n\nmodel",
-        "calls\na mes-\nsage",
+        "\ncalls/\nmessage",
         "\nwasted\ncalls",
         "\nwake-\nups",
         "context\nswitches\nvol/inv",
         "\nCPU\nms",
         "\n\nthreads",
         "\npro-\ncesses",
-        "first echo\nafter ms:\nclient 1",
-        "\n\nclient 2",
-        "\n\nclient 3",
+        "first\necho 1\nms",
+        "\necho 2\nms",
+        "\necho 3\nms",
     ]);
     for row in rows {
         table.add_row(figures_of(row));
     }
     for (at, column) in table.column_iter_mut().enumerate() {
-        // The frame's place is one blank between columns, if it is empty.
-        column.set_padding((0, 0));
+        // One blank stands between columns anyhow, in the place of a frame;
+        // one more begins a group.
+        column.set_padding((u16::from([4, 6, 8].contains(&at)), 0));
         if at > 0 {
             column.set_cell_alignment(CellAlignment::Right);
         }
@@ -232,40 +224,31 @@ fn figures_of(row: &Row) -> Line {
     ])
 }
 
-/// The sentences, and which of them this run does not bear out.
+/// The sentences; those that this run does not bear out are red.
 fn lessons(rows: &[Row]) -> String {
     let longest = rows.iter().map(|row| row.model.name.len()).max();
-    let left = longest.unwrap_or_default() as u16 + 2;
-    let mut table = wrapped(left);
-    for row in rows {
+    let texts = rows.iter().map(|row| {
         let lesson = lesson(row);
         let name = Cell::new(row.model.name).add_attribute(Attribute::Bold);
         let text = Cell::new(lesson.text);
-        let text = if lesson.holds { text } else { text.fg(Color::Red) };
-        table.add_row([name, text]);
-    }
-    if let Some(column) = table.column_mut(0) {
-        column.set_padding((0, 2));
-    }
-    if let Some(column) = table.column_mut(1) {
-        column.set_padding((0, 0));
-    }
-    format!("{}\n\n{}", style("What to see").bold(), lines_of(&table))
+        [name, if lesson.holds { text } else { text.fg(Color::Red) }]
+    });
+    let texts = named(longest.unwrap_or_default(), texts);
+    format!("{}\n\n{texts}", style("What to see").bold())
 }
 
 /// What each column means, and which run it is from.
 fn notes() -> String {
-    let mut table = wrapped(18);
-    for (name, text) in [
+    let notes = [
         (
-            "calls a message",
+            "calls/message",
             "W  system calls from client 1's second message to its last, for \
              each message",
         ),
         (
             "wasted calls",
             "W  calls that found nothing (EAGAIN), from the first client's \
-             coming to the last one's leaving",
+             coming until shortly after the last one's leaving",
         ),
         ("wake-ups", "W  calls of that time that slept before they returned"),
         (
@@ -278,25 +261,18 @@ fn notes() -> String {
         ("threads, processes", "A  while all three clients were connected"),
         (
             "first echo",
-            "A  from a client's connect to the first byte that came back",
+            "A  from the connect of client 1, 2 or 3 to the first byte that \
+             came back",
         ),
-    ] {
-        table.add_row([
-            Cell::new(name).add_attribute(Attribute::Dim),
-            Cell::new(text).add_attribute(Attribute::Dim),
-        ]);
-    }
-    if let Some(column) = table.column_mut(0) {
-        column.set_padding((0, 2));
-    }
-    if let Some(column) = table.column_mut(1) {
-        column.set_padding((0, 0));
-    }
+    ];
+    let longest = notes.iter().map(|(name, _)| name.len()).max();
+    let dim = |text: &str| Cell::new(text).add_attribute(Attribute::Dim);
+    let texts = notes.iter().map(|(name, text)| [dim(name), dim(text)]);
+    let texts = named(longest.unwrap_or_default(), texts);
     let heading = style("Two runs of each server").bold();
     format!(
         "{heading}: A, left alone, for what it costs; W, watched (slower), \
-         for its calls\n\n{}",
-        lines_of(&table)
+         for its calls\n\n{texts}"
     )
 }
 

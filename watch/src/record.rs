@@ -219,10 +219,9 @@ fn look_closely(lines: &[Line], talker: &str, found: &mut Calls) {
             continue;
         }
         for call in line.calls() {
-            let share = times / messages as f64;
-            *found.per_message.entry(call.name.clone()).or_default() += share;
+            *found.per_message.entry(call.name.clone()).or_default() += times;
             if call.wasted() {
-                found.wasted_per_message += share;
+                found.wasted_per_message += times;
             }
             if let (Some(a), Some(r), Some(s)) =
                 (call.asked, call.ready_count, call.scanned)
@@ -234,9 +233,122 @@ fn look_closely(lines: &[Line], talker: &str, found: &mut Calls) {
             }
         }
     }
+    // Divided only now, so that whole numbers stay whole.
+    found.wasted_per_message /= messages as f64;
+    for times in found.per_message.values_mut() {
+        *times /= messages as f64;
+    }
     found.wait = (waits > 0.0).then(|| Wait {
         asked: asked / waits,
         ready: ready / waits,
         scanned: scanned / waits,
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: &str = r#"{"start":"x","pid":1,"t0_ns":1}"#;
+
+    fn summary(calls: u64) -> String {
+        format!(r#"{{"summary":{{"calls":[],"total":{{"calls":{calls}}}}}}}"#)
+    }
+
+    fn read_lines(lines: &[&str], calls: u64) -> Result<Calls> {
+        let end = summary(calls);
+        let text = [&[START], lines, &[&end]].concat().join("\n");
+        read(&text, &(1_000_000..=2_000_000), "client 3")
+    }
+
+    /// A call of 10 us that ends at this microsecond.
+    fn call(end: u64, rest: &str) -> String {
+        format!(
+            r#"{{"t0_ns":{},"t1_ns":{},"pid":1,"tid":1,{rest}}}"#,
+            end * 1000 - 10_000,
+            end * 1000
+        )
+    }
+
+    const READ: &str =
+        r#""verb":"copy","call":"read","fd":9,"peer":"client 3","ret":64"#;
+    const EAGAIN: &str = r#""verb":"copy","call":"read","errno":"EAGAIN""#;
+    const WAIT: &str = r#""verb":"wait","call":"poll","ret":1,"asked":5,
+        "ready":[9],"ready_count":1,"scanned":7"#;
+
+    #[test]
+    fn only_calls_of_the_scene_count() {
+        let lines = [999, 1000, 1500, 2000, 2001].map(|end| call(end, EAGAIN));
+        let calls = read_lines(&lines.each_ref().map(|it| &**it), 5).unwrap();
+        assert_eq!((calls.made, calls.wasted, calls.wake_ups), (3, 3, 0));
+    }
+
+    #[test]
+    fn rounds_are_written_out_and_counted_in_part() {
+        // Half of it lies in the scene.
+        let rounds = format!(
+            r#"{{"t0_ns":500000,"t1_ns":1500000,"pid":1,"tid":1,"repeat":100,
+            "calls":2,"wasted":200,"took_ns":9,"round":[{{{EAGAIN}}},
+            {{"verb":"take","call":"accept4","errno":"EAGAIN"}}]}}"#
+        )
+        .replace('\n', "");
+        let calls = read_lines(&[&rounds], 200).unwrap();
+        assert_eq!((calls.made, calls.wasted), (100, 100));
+    }
+
+    #[test]
+    fn a_call_that_slept_is_a_wake_up() {
+        let slept = |verb, call| {
+            format!(
+                r#"{{"t0_ns":1000000,"t1_ns":1200000,"verb":"{verb}",
+                "call":"{call}","ret":1}}"#
+            )
+            .replace('\n', "")
+        };
+        let blocking = [slept("wait+copy", "read"), slept("take", "accept4")];
+        let [read, take] = &blocking;
+        assert_eq!(read_lines(&[read, take], 2).unwrap().wake_ups, 2);
+        // Where copies cannot sleep, takes cannot either.
+        let copy = slept("copy", "read");
+        assert_eq!(read_lines(&[&copy, take], 2).unwrap().wake_ups, 0);
+        let quick = call(1500, r#""verb":"wait+copy","call":"read","ret":1"#);
+        assert_eq!(read_lines(&[&quick], 1).unwrap().wake_ups, 0);
+    }
+
+    #[test]
+    fn whole_messages_are_looked_at() {
+        let wait = WAIT.replace('\n', "");
+        let write = READ.replace("read", "write");
+        let lines: Vec<String> = (0..4)
+            .flat_map(|n| {
+                let at = 1100 + n * 100;
+                [
+                    call(at, &wait),
+                    call(at + 20, READ),
+                    call(at + 40, &write),
+                    call(at + 60, EAGAIN),
+                ]
+            })
+            .collect();
+        let lines: Vec<&str> = lines.iter().map(|line| &**line).collect();
+        let calls = read_lines(&lines, 16).unwrap();
+        let expected = [("poll", 1.0), ("read", 2.0), ("write", 1.0)];
+        let expected = expected.map(|(name, n)| (name.to_owned(), n));
+        assert_eq!(calls.per_message, BTreeMap::from(expected));
+        assert_eq!(calls.wasted_per_message, 1.0);
+        let wait = calls.wait.unwrap();
+        assert_eq!((wait.asked, wait.ready, wait.scanned), (5.0, 1.0, 7.0));
+    }
+
+    #[test]
+    fn a_record_that_is_not_whole_is_refused() {
+        let line = call(1500, EAGAIN);
+        let error = |lines: &[&str], calls| {
+            read_lines(lines, calls).err().unwrap().to_string()
+        };
+        assert!(error(&[&line], 2).contains("has 1 calls"));
+        assert!(error(&[r#"{"note":"stopped"}"#], 0).contains("stopped"));
+        let cut = read(&line, &(0..=1), "client 3").err().unwrap();
+        assert!(cut.to_string().contains("cut short"));
+    }
 }

@@ -130,7 +130,7 @@ pub(super) fn send_until_unread(
             // Looking is not cheap on a machine with many sockets; two MiB
             // fit into any server's send buffer.
             let early = client.sent < MIB;
-            if !sends(client, if early { 2 * MIB } else { 192 * KIB })? {
+            if !sends(client, if early { 2 * MIB } else { 256 * KIB })? {
                 return Ok(());
             }
         } else if unread_since.get_or_insert_with(Instant::now).elapsed()
@@ -138,7 +138,7 @@ pub(super) fn send_until_unread(
         {
             return Ok(());
         } else {
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(Duration::from_millis(20));
         }
     }
 }

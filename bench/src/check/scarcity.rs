@@ -151,8 +151,11 @@ const WAITS_AND_COPIES: &str = "?read,?recvfrom,?recvmsg,?readv,?write,?sendto,\
     ?select,?pselect6,?accept,?accept4";
 
 impl Saboteur {
-    /// Lets every other of `calls` fail with `error`. An outcome instead when
-    /// that cannot be done here.
+    /// Lets every other of the first `last` of each of `calls` fail with
+    /// `error`. An outcome instead when that cannot be done here.
+    ///
+    /// There is a last one so that strace can leave in peace: a call that it
+    /// leaves in the middle of has its number destroyed (ENOSYS).
     ///
     /// Never `retval=`: it skips the call and pretends that it was made, so
     /// that bytes are lost which no server could have kept.
@@ -160,6 +163,7 @@ impl Saboteur {
         server: &Server,
         calls: &str,
         error: &str,
+        last: usize,
     ) -> Result<std::result::Result<Saboteur, Outcome>> {
         let log = NamedTempFile::new().context("a file for strace")?;
         let mut stderr = tempfile::tempfile().context("a file for strace")?;
@@ -168,7 +172,7 @@ impl Saboteur {
             .args(["-f", "-qq", "-e", "signal=none", "-e"])
             .arg(format!("trace={calls}"))
             .arg("-e")
-            .arg(format!("inject={calls}:error={error}:when=1+2"))
+            .arg(format!("inject={calls}:error={error}:when=1..{last}+2"))
             .arg("-o")
             .arg(log.path())
             .stdin(Stdio::null())
@@ -220,7 +224,19 @@ impl Saboteur {
 
     /// Leaves the server alone again; how many calls failed.
     fn end(mut self) -> Result<usize> {
+        let deadline = Instant::now() + PATIENCE;
+        let (mut failed, mut still) = (self.failed()?, 0);
+        while still < 3 && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(20));
+            let now = self.failed()?;
+            still = if now == failed { still + 1 } else { 0 };
+            failed = now;
+        }
         self.detach();
+        Ok(failed)
+    }
+
+    fn failed(&self) -> Result<usize> {
         let log = fs::read_to_string(self.log.path())?;
         Ok(log.matches("(INJECTED)").count())
     }
@@ -254,10 +270,11 @@ impl Drop for Saboteur {
 fn injected_eintr(context: &Context) -> Result<Outcome> {
     let mut server = context.start()?;
     server.client(0)?.finish()?;
-    let saboteur = match Saboteur::begin(&server, WAITS_AND_COPIES, "EINTR")? {
-        Ok(saboteur) => saboteur,
-        Err(outcome) => return Ok(outcome),
-    };
+    let saboteur =
+        match Saboteur::begin(&server, WAITS_AND_COPIES, "EINTR", 200)? {
+            Ok(saboteur) => saboteur,
+            Err(outcome) => return Ok(outcome),
+        };
     let served = everyone_is_served(context, server.clients(4)?, 20_000);
     let failed = saboteur.end()?;
     outlived(&mut server, served)
@@ -271,13 +288,21 @@ fn injected_eintr(context: &Context) -> Result<Outcome> {
 }
 
 fn injected_accept_errors(context: &Context) -> Result<Outcome> {
-    let errors =
-        ["ECONNABORTED", "EPROTO", "EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"];
+    // After the last four a server rests, so that they take their time.
+    let few = context.size(6, 40);
+    let errors = [
+        ("ECONNABORTED", 200),
+        ("EPROTO", 200),
+        ("EMFILE", few),
+        ("ENFILE", few),
+        ("ENOBUFS", few),
+        ("ENOMEM", few),
+    ];
     let mut all = 0;
     let mut server = context.start()?;
-    for error in errors {
+    for (error, last) in errors {
         let calls = "?accept,?accept4";
-        let saboteur = match Saboteur::begin(&server, calls, error)? {
+        let saboteur = match Saboteur::begin(&server, calls, error, last)? {
             Ok(saboteur) => saboteur,
             Err(outcome) => return Ok(outcome),
         };
@@ -304,7 +329,8 @@ fn injected_accept_errors(context: &Context) -> Result<Outcome> {
 fn injected_epoll_ctl_enomem(context: &Context) -> Result<Outcome> {
     let mut server = context.start()?;
     server.client(0)?.finish()?;
-    let saboteur = match Saboteur::begin(&server, "?epoll_ctl", "ENOMEM")? {
+    let saboteur = match Saboteur::begin(&server, "?epoll_ctl", "ENOMEM", 200)?
+    {
         Ok(saboteur) => saboteur,
         Err(outcome) => return Ok(outcome),
     };
