@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Does watching cost anything while nobody watches? Builds epoll_lt twice, as
 # it is and with every watch call taken out of its text, and counts the
-# instructions of its loop for `Unwatched`. Needs objdump and c++filt.
+# instructions of its loop for `Unwatched`. Needs objdump, c++filt, perl.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD

@@ -130,6 +130,7 @@ impl Listener {
     }
 
     /// The listening descriptor; -1 once it is closed.
+    #[inline]
     pub fn fd(&self) -> Fd {
         self.socket.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }

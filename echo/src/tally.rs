@@ -44,16 +44,22 @@ impl Tally {
     pub fn summary(&self) -> String {
         let connections = self.connections.load(Relaxed);
         let bytes = self.bytes.load(Relaxed);
-        let mut line =
-            format!("stopped; {connections} connections, {bytes} bytes echoed");
-        for (count, what) in
-            [(&self.refused, "clients refused"), (&self.wasted, "calls wasted")]
-        {
-            match count.load(Relaxed) {
-                0 => {}
-                n => line += &format!(", {n} {what}"),
-            }
+        let mut parts = vec![
+            counted(connections, "connection"),
+            counted(bytes, "byte") + " echoed",
+        ];
+        match self.refused.load(Relaxed) {
+            0 => {}
+            n => parts.push(counted(n, "client") + " refused"),
         }
-        line
+        match self.wasted.load(Relaxed) {
+            0 => {}
+            n => parts.push(counted(n, "call") + " wasted"),
+        }
+        format!("stopped; {}", parts.join(", "))
     }
+}
+
+fn counted(n: u64, what: &str) -> String {
+    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
 }
