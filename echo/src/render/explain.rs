@@ -57,7 +57,8 @@ const CALLS: &[(Verb, &str, &str)] = &[
         WaitAndCopy,
         "read",
         "Sleeps until bytes arrive, then copies them: one blocking call does \
-         both, and its thread can serve nobody else meanwhile: read(2).",
+         both, and its thread serves nobody else meanwhile; if no other thread \
+         accepts, new clients wait in the accept queue: read(2), listen(2).",
     ),
     (
         WaitAndCopy,
