@@ -32,6 +32,7 @@ const KERNEL: &[(&str, &[&str])] = &[
     ("close", &["close"]),
     ("epoll_ctl", &["epoll_ctl"]),
     ("epoll_wait", &["epoll_wait", "epoll_pwait"]),
+    ("fcntl", &["fcntl", "fcntl64"]),
     ("fork", &["clone", "clone3", "fork", "vfork"]),
     ("poll", &["poll", "ppoll"]),
     ("read", &["read"]),
@@ -46,7 +47,6 @@ const KERNEL: &[(&str, &[&str])] = &[
 /// arguments contain (`LISTENER`: begin with the listener), and why.
 const LEFT_OUT: &[(&str, &str, &str)] = &[
     ("fcntl", "F_GETFD", "std's debug builds look before every close"),
-    ("fcntl", "O_NONBLOCK", "start-up: the listener becomes non-blocking"),
     ("close", LISTENER, "echo's at a stop; a forked child's at once"),
     ("shutdown", LISTENER, "the stop's signal handler wakes accept"),
     ("setsockopt", "SO_RCVTIMEO", "the stop's signal handler hurries calls"),

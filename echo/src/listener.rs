@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::PollTimeout;
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage,
@@ -115,13 +114,6 @@ impl Listener {
     /// Whether it still listens.
     pub fn is_open(&self) -> bool {
         self.socket.is_some()
-    }
-
-    /// Makes `accept` return EAGAIN rather than sleep.
-    pub fn set_nonblocking(&self) -> Result<()> {
-        fcntl(self, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))
-            .context("fcntl O_NONBLOCK")?;
-        Ok(())
     }
 
     /// The most that a server reads at once.

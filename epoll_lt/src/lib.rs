@@ -10,6 +10,7 @@ use echo::{
     Watch, accept4,
 };
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::socket::{Shutdown, SockFlag, shutdown};
 use nix::unistd::{close, read, write};
@@ -57,7 +58,8 @@ struct Connection {
 
 impl<W: Watch> EventLoop<W> {
     fn new(listener: Listener, stop: StopFd, watch: W) -> Result<Self> {
-        listener.set_nonblocking()?;
+        let nonblocking = FcntlArg::F_SETFL(OFlag::O_NONBLOCK);
+        watch.ask("fcntl", listener.fd(), || fcntl(&listener, nonblocking))?;
         let list = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         for socket in [listener.as_fd(), stop.as_fd()] {
             let fd = socket.as_raw_fd();

@@ -12,6 +12,7 @@ use echo::{
     accept4, tally,
 };
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{Shutdown, SockFlag, shutdown};
 use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 use nix::unistd::{close, read, write};
@@ -68,7 +69,8 @@ impl<W: Watch> EventLoop<W> {
         flags: Flags,
         watch: W,
     ) -> Result<Self> {
-        listener.set_nonblocking()?;
+        let nonblocking = FcntlArg::F_SETFL(OFlag::O_NONBLOCK);
+        watch.ask("fcntl", listener.fd(), || fcntl(&listener, nonblocking))?;
         Ok(EventLoop {
             scratch: Scratch::new(listener.buffer()),
             listener,
