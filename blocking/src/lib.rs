@@ -1,5 +1,6 @@
 //! Echo with blocking calls: `accept` sleeps until a client comes, `read` until
 //! it has sent something. One client at a time; the others wait in the kernel.
+mod flags;
 mod per_process;
 mod per_thread;
 mod pool;
@@ -10,36 +11,11 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
 use echo::{Gone, Listener, Pending, Scratch, Stop, StopFlag, Watch, accept4};
+use flags::{Flags, Per};
 use nix::errno::Errno;
 use nix::sys::socket::{Shutdown, SockFlag, shutdown};
 use nix::unistd::{close, read, write};
-
-/// What this model adds to the common command line.
-#[derive(Args)]
-pub struct Flags {
-    /// Start a process or a thread for each client
-    #[arg(long, conflicts_with = "pool")]
-    per: Option<Per>,
-    /// Start N threads, which serve N clients at a time
-    #[arg(long, value_name = "N", value_parser = threads)]
-    pool: Option<usize>,
-}
-
-/// Who serves a client.
-#[derive(Clone, Copy, ValueEnum)]
-enum Per {
-    Process,
-    Thread,
-}
-
-fn threads(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(n @ 1..=10_000) => Ok(n),
-        _ => Err("expected a number of threads, 1 to 10000".to_owned()),
-    }
-}
 
 /// The server that `main` starts.
 pub enum Server {}
@@ -120,18 +96,6 @@ impl<W: Watch> EventLoop<W> {
     }
 }
 
-/// Sleeps while no client may be accepted: a blocking server has nothing else
-/// to do meanwhile.
-fn rest(
-    listener: &mut Listener,
-    stop: StopFlag,
-    connections: impl Fn() -> usize,
-) {
-    while !listener.wanted(connections()) && !stop.asked() {
-        sleep(Duration::from_millis(5));
-    }
-}
-
 impl<'a, W: Watch> Connection<'a, W> {
     fn new(
         socket: OwnedFd,
@@ -197,5 +161,17 @@ impl<'a, W: Watch> Connection<'a, W> {
                 Ok(0) | Err(_) => return,
             }
         }
+    }
+}
+
+/// Sleeps while no client may be accepted: a blocking server has nothing else
+/// to do meanwhile.
+fn rest(
+    listener: &mut Listener,
+    stop: StopFlag,
+    connections: impl Fn() -> usize,
+) {
+    while !listener.wanted(connections()) && !stop.asked() {
+        sleep(Duration::from_millis(5));
     }
 }
