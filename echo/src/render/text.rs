@@ -38,7 +38,10 @@ impl Look {
             true => Table::new().use_stderr().width(),
             false => None,
         };
-        let colour = terminal && std::env::var_os("NO_COLOR").is_none();
+        let plain = std::env::var_os("NO_COLOR");
+        let colour = terminal && plain.is_none_or(|word| word.is_empty());
+        // A terminal that does not know its width says 0.
+        let width = width.filter(|width| *width > 0);
         let width = width.map_or(WIDEST, usize::from);
         Look { width, colour }
     }
