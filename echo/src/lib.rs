@@ -22,7 +22,6 @@ mod watch;
 
 pub use cli::{NoFlags, duration};
 pub use connections::Connections;
-pub use event::{CALL_LENGTH, Event, Kind, READY_SHOWN, Verb};
 pub use listener::{AcceptError, Listener, Timeout};
 pub use pending::{Pending, Scratch};
 pub use render::render_if_asked;

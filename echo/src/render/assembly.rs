@@ -1,8 +1,9 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::call::{Call, Found, Peer, QUEUE};
+use crate::Fd;
+use crate::event::READY_SHOWN;
 use crate::event::{Event, Kind, Verb};
-use crate::{Fd, READY_SHOWN};
 
 /// Puts calls together from the events of many threads, and knows whom each
 /// descriptor stands for.

@@ -5,8 +5,9 @@ use std::rc::Rc;
 use nix::errno::Errno;
 use serde::{Serialize, Serializer};
 
+use crate::Fd;
+use crate::event::CALL_LENGTH;
 use crate::event::{Event, Verb};
-use crate::{CALL_LENGTH, Fd};
 
 /// The wait of a pool's threads.
 pub(crate) const QUEUE: &str = "Condvar::wait";
@@ -198,7 +199,7 @@ impl Call {
     /// A call that only its number tells apart from others.
     pub fn numbered(number: i64, t0: u64, t1: u64) -> Self {
         let event = Event {
-            kind: crate::Kind::After,
+            kind: crate::event::Kind::After,
             verb: Verb::Ask,
             pid: 1,
             tid: 1,
@@ -210,7 +211,7 @@ impl Call {
             ready_count: 0,
             scanned: 0,
             call: [0; CALL_LENGTH],
-            ready: [0; crate::READY_SHOWN],
+            ready: [0; crate::event::READY_SHOWN],
         };
         Call::new(0, &event, None, None, None)
     }

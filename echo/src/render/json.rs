@@ -212,7 +212,7 @@ impl Form for Json {
 impl<'a> WhatObject<'a> {
     fn of(what: &'a What) -> Self {
         let found = what.found.as_ref();
-        let wait = what.verb == crate::Verb::Wait;
+        let wait = what.verb == crate::event::Verb::Wait;
         WhatObject {
             verb: what.verb.name(),
             call: what.name(),
