@@ -71,7 +71,7 @@ impl<W: Watch> EventLoop<W> {
             listener,
             stop,
             connections: Connections::default(),
-            ready: Vec::new(),
+            ready: Vec::with_capacity(256),
             list,
             events: vec![EpollEvent::empty(); 256],
             watch,

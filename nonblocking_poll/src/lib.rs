@@ -80,7 +80,7 @@ impl<W: Watch> EventLoop<W> {
             stop,
             pause: flags.pause,
             connections: Connections::default(),
-            ready: Vec::new(),
+            ready: Vec::with_capacity(256),
             wasted: 0,
             watch,
         })

@@ -72,7 +72,7 @@ impl<W: Watch> EventLoop<W> {
             listener,
             stop,
             connections: Connections::default(),
-            ready: Vec::new(),
+            ready: Vec::with_capacity(256),
             list,
             watch,
         })

@@ -70,7 +70,7 @@ impl<W: Watch> EventLoop<W> {
             listener,
             stop,
             connections: Connections::default(),
-            ready: Vec::new(),
+            ready: Vec::with_capacity(256),
             list,
             watch,
         })

@@ -20,7 +20,6 @@ use bench::harness::{
 use bench::models::{MODELS, Model, PerClient, find};
 use libtest_mimic::{Arguments, Trial};
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::signal::Signal;
 use strace::{Traced, Tracing};
 
 #[global_allocator]
@@ -260,12 +259,7 @@ fn messages_allocate_nothing(model: &'static Model) -> Result<Option<String>> {
     let at_once = model.limits.clients.unwrap_or(10).min(10);
     let mut clients = counted.server.clients(at_once)?;
     exchange(&mut clients)?;
-    // All of them ready in one wait: the ready list has its size then.
-    counted.server.signal(Signal::SIGSTOP)?;
-    clients.iter_mut().try_for_each(|client| client.send(MESSAGE))?;
-    counted.server.signal(Signal::SIGCONT)?;
-    clients.iter_mut().try_for_each(|client| client.receive(MESSAGE))?;
-    let mut exchanged = 2 * clients.len();
+    let mut exchanged = clients.len();
     let mut until = |messages: usize| -> Result<Allocated> {
         while exchanged < messages {
             exchange(&mut clients)?;
