@@ -6,7 +6,7 @@ mod sys;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use echo::{
     Connections, Fd, Gone, Listener, NoFlags, Pending, Scratch, Stop, StopFd,
     Watch, accept4,
@@ -63,6 +63,7 @@ impl<W: Watch> EventLoop<W> {
         let mut list = Interests::default();
         for socket in [listener.as_fd(), stop.as_fd()] {
             let fd = socket.as_raw_fd();
+            ensure!(sys::fits(fd), "descriptor {fd} is beyond FD_SETSIZE, 1024");
             list.set(fd, READ);
         }
         Ok(EventLoop {
