@@ -63,7 +63,7 @@ impl<W: Watch> EventLoop<W> {
         let mut list = Interests::default();
         for socket in [listener.as_fd(), stop.as_fd()] {
             let fd = socket.as_raw_fd();
-            ensure!(sys::fits(fd), "descriptor {fd} is beyond FD_SETSIZE, 1024");
+            ensure!(sys::fits(fd), "descriptor {fd}: FD_SETSIZE is 1024");
             list.set(fd, READ);
         }
         Ok(EventLoop {
