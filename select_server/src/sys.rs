@@ -57,13 +57,13 @@ pub fn select(
     (reads, writes): &mut (FdSet, FdSet),
     timeout: Option<TimeVal>,
 ) -> nix::Result<usize> {
+    assert!(end <= FD_SETSIZE as Fd);
     let mut timeout = timeout.map(|timeout| *timeout.as_ref());
     let timeout = timeout.as_mut().map_or(ptr::null_mut(), ptr::from_mut);
     let (reads, writes) = (&mut reads.0, &mut writes.0);
-    // SAFETY: the sets are ours to write, `timeout` is null or points to a
-    // local, and both outlive the call; `end` is at most FD_SETSIZE, because
-    // only descriptors that fit are ever wanted.
-    let n =
-        unsafe { libc::select(end, reads, writes, ptr::null_mut(), timeout) };
+    let errors = ptr::null_mut();
+    // SAFETY: the sets are ours to write, have `end` bits at least, and outlive
+    // the call; `timeout` is null or points to a local that does, too.
+    let n = unsafe { libc::select(end, reads, writes, errors, timeout) };
     Errno::result(n).map(|n| n as usize)
 }

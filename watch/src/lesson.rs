@@ -80,25 +80,26 @@ fn pace(row: &Row, what: &str) -> String {
 
 fn own_process(row: &Row) -> Lesson {
     let (rest, crowd) = (&row.cost.at_rest, &row.cost.crowd);
-    let (before, with) = (rest.processes, crowd.processes);
-    let grown = with == before + 3;
-    let before = plural(before, "process", "processes");
-    let pace = pace(row, "the fork");
-    Lesson::of(
-        grown && answered_in_time(row),
-        format!(
-            "{before} became {with}, one more for each client, each asleep in \
-             a read of its own: {pace}"
-        ),
-        format!("{before} became {with} with 3 clients; {pace}"),
-    )
+    let names = ("process", "processes");
+    one_for_each(row, (rest.processes, crowd.processes), names, "the fork")
 }
 
 fn own_thread(row: &Row) -> Lesson {
-    let (before, with) = (row.cost.at_rest.threads, row.cost.crowd.threads);
+    let (rest, crowd) = (&row.cost.at_rest, &row.cost.crowd);
+    let (names, start) = (("thread", "threads"), "the start of its thread");
+    one_for_each(row, (rest.threads, crowd.threads), names, start)
+}
+
+/// Each client has a process or thread to itself, which took `start`.
+fn one_for_each(
+    row: &Row,
+    (before, with): (usize, usize),
+    (one, many): (&str, &str),
+    start: &str,
+) -> Lesson {
     let grown = with == before + 3;
-    let before = plural(before, "thread", "threads");
-    let pace = pace(row, "the start of its thread");
+    let before = plural(before, one, many);
+    let pace = pace(row, start);
     Lesson::of(
         grown && answered_in_time(row),
         format!(
