@@ -79,7 +79,7 @@ impl<W: Watch> EventLoop<W> {
     }
 
     /// Threads that sleep in a call are woken. Each takes leave of its client,
-    /// and of those in the queue.
+    /// and of those in the queue while there is time.
     fn on_stop(&mut self, pool: Vec<JoinHandle<()>>) {
         self.listener.close();
         self.queue.lock().closed = true;
@@ -100,7 +100,9 @@ fn serve_clients<W: Watch>(
     watch: W,
 ) {
     let next = || Ok(queue.take());
-    while let Ok(Some(socket)) = watch.wait("Condvar::wait", 0, next) {
+    while !stop.overdue()
+        && let Ok(Some(socket)) = watch.wait("Condvar::wait", 0, next)
+    {
         Connection::new(socket, &mut scratch, stop, watch).run();
         queue.lock().served -= 1;
     }

@@ -1,25 +1,15 @@
 //! What only a process for each client promises: children end with their
 //! parent, even if it is killed and can tell them nothing.
 
+mod start;
+
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-fn start() -> (Child, String) {
-    let mut server = Command::new(env!("CARGO_BIN_EXE_blocking"))
-        .args(["--per", "process", "--addr", "127.0.0.1:0", "--watch", "off"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the server starts");
-    let mut line = String::new();
-    let stdout = server.stdout.take().expect("stdout is a pipe");
-    BufReader::new(stdout).read_line(&mut line).expect("its address");
-    let addr = line.trim().rsplit(' ').next().expect("its address").to_owned();
-    (server, addr)
-}
+use start::start;
 
 fn echoing_client(addr: &str) -> TcpStream {
     let mut socket = TcpStream::connect(addr).expect("it accepts");
@@ -54,7 +44,7 @@ fn wait_until(what: &str, holds: impl Fn() -> bool) {
 
 #[test]
 fn children_end_with_a_parent_that_is_killed() {
-    let (mut server, addr) = start();
+    let (mut server, addr) = start(&["--per", "process"]);
     let clients: Vec<_> = (0..3).map(|_| echoing_client(&addr)).collect();
     let children = children_of(server.id());
     assert_eq!(children.len(), 3, "one child for each client");
@@ -77,7 +67,7 @@ fn children_end_with_a_parent_that_is_killed() {
 
 #[test]
 fn a_child_that_has_ended_is_no_zombie_though_nobody_comes() {
-    let (mut server, addr) = start();
+    let (mut server, addr) = start(&["--per", "process"]);
     for _ in 0..20 {
         drop(echoing_client(&addr));
     }
