@@ -47,11 +47,6 @@ impl<T> Connections<T> {
         Some(connection)
     }
 
-    /// No descriptor in the table is greater.
-    pub fn highest(&self) -> Fd {
-        self.slots.len() as Fd - 1
-    }
-
     /// Every connection with its descriptor, in the order of descriptors.
     pub fn iter(&self) -> impl Iterator<Item = (Fd, &T)> {
         let slots = self.slots.iter().enumerate();

@@ -162,11 +162,6 @@ impl StopFlag {
         Interrupted
     }
 
-    /// How many threads serve a connection right now.
-    pub fn serving(&self) -> usize {
-        SERVING.lock().expect("nobody panics with it").len()
-    }
-
     /// Interrupts every thread that serves a connection.
     pub fn interrupt_all(&self) {
         for tid in SERVING.lock().expect("nobody panics with it").iter() {

@@ -158,8 +158,8 @@ impl<W: Watch> EventLoop<W> {
                 Ok(0) => return Err(Gone),
                 Ok(_) if self.stop.asked() => return Ok(()),
                 Ok(n) => pending.filled(n),
-                Err(Errno::EAGAIN | Errno::EINTR) => {
-                    self.wasted += 1;
+                Err(err @ (Errno::EAGAIN | Errno::EINTR)) => {
+                    self.wasted += u64::from(err == Errno::EAGAIN);
                     return Ok(());
                 }
                 Err(err) => return Err(err.into()),
@@ -168,7 +168,8 @@ impl<W: Watch> EventLoop<W> {
         let owed = pending.owed();
         match watch.copy("write", socket, || write(socket, owed)) {
             Ok(n) => pending.sent(n),
-            Err(Errno::EAGAIN | Errno::EINTR) => self.wasted += 1,
+            Err(Errno::EAGAIN) => self.wasted += 1,
+            Err(Errno::EINTR) => {}
             Err(err) => return Err(err.into()),
         }
         if pending.is_empty() && self.stop.asked() {
