@@ -97,9 +97,14 @@ pub(crate) fn parse<S: Server>(
         let words: Vec<&str> = first.split_whitespace().collect();
         let line = words.join(" ");
         let line = line.strip_prefix("error: ").unwrap_or(&line);
-        eprint_line(&format!("{}: {line}; see --help", S::NAME));
-        std::process::exit(2)
+        usage(S::NAME, line)
     })
+}
+
+/// Ends the process because its command line is wrong.
+pub(crate) fn usage(name: &str, why: &str) -> ! {
+    eprint_line(&format!("{name}: {why}; see --help"));
+    std::process::exit(2)
 }
 
 /// Reads a duration such as `1s` or `250us`, of a day at most.

@@ -27,15 +27,21 @@ pub struct Event {
     pub t1: u64,
     /// What the call returned, or the errno's negative.
     pub ret: i64,
-    /// Of a wait: how many descriptors were asked about.
+    /// Of a wait: how many descriptors were asked about. Of a signal: its
+    /// `si_code`. Of an operation: the bytes that it is to move.
     pub asked: u32,
-    /// Of `Ready`: how many descriptors came out ready.
+    /// Of `Ready`: how many descriptors came out ready. Of `Complete`: how
+    /// many threads may have done it.
     pub ready_count: u32,
-    /// Of `Ready`: how many entries the server had to look through.
+    /// Of `Ready`: how many entries the server had to look through. Of a
+    /// signal: its `si_band`.
     pub scanned: u32,
-    /// The call's name.
+    /// Of an operation: where in its file.
+    pub offset: u64,
+    /// The call's name; of `Name`, the descriptor's; of a signal, its own.
     pub call: [u8; CALL_LENGTH],
-    /// Of `Ready`: the first of the ready descriptors.
+    /// Of `Ready`: the first of the ready descriptors. Of `Complete`: those
+    /// threads.
     pub ready: [Fd; READY_SHOWN],
 }
 
@@ -52,6 +58,9 @@ pub enum Kind {
     After,
     /// What the last wait of this thread found.
     Ready,
+    /// What a descriptor is there for, which is neither a client's nor the
+    /// listener's: `fd`, and `call`.
+    Name,
 }
 
 /// How a reader should see a call.
@@ -68,6 +77,13 @@ pub enum Verb {
     Take,
     /// Tells the kernel what is wanted.
     Ask,
+    /// A signal came. It is no call of the server: the kernel, or a thread,
+    /// tells something.
+    Signal,
+    /// Gives an operation to somebody else, who does it meanwhile.
+    Submit,
+    /// Learns what became of an operation.
+    Complete,
 }
 
 impl Verb {
@@ -79,19 +95,32 @@ impl Verb {
             Verb::WaitAndCopy => "wait+copy",
             Verb::Take => "take",
             Verb::Ask => "ask",
+            Verb::Signal => "signal",
+            Verb::Submit => "submit",
+            Verb::Complete => "complete",
         }
     }
 
     fn from_byte(byte: u8) -> Option<Self> {
         use Verb::*;
-        let verbs = [Wait, Copy, WaitAndCopy, Take, Ask];
+        let verbs = [
+            Wait,
+            Copy,
+            WaitAndCopy,
+            Take,
+            Ask,
+            Signal,
+            Submit,
+            Complete,
+        ];
         verbs.into_iter().find(|verb| *verb as u8 == byte)
     }
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
-        let kinds = [Kind::Start, Kind::Before, Kind::After, Kind::Ready];
+        use Kind::*;
+        let kinds = [Start, Before, After, Ready, Name];
         kinds.into_iter().find(|kind| *kind as u8 == byte)
     }
 }
@@ -99,13 +128,11 @@ impl Kind {
 impl Event {
     /// The bytes of an event in the pipe.
     pub const SIZE: usize =
-        2 + 3 * 4 + 3 * 8 + 3 * 4 + CALL_LENGTH + 4 * READY_SHOWN;
+        2 + 3 * 4 + 3 * 8 + 3 * 4 + 8 + CALL_LENGTH + 4 * READY_SHOWN;
 
     /// The call's name.
     pub fn call(&self) -> &str {
-        let length = self.call.iter().position(|byte| *byte == 0);
-        let name = &self.call[..length.unwrap_or(CALL_LENGTH)];
-        std::str::from_utf8(name).unwrap_or("?")
+        text_of(&self.call)
     }
 
     /// The event as it crosses the pipe. No allocation: a signal handler may.
@@ -128,6 +155,7 @@ impl Event {
         put(&self.asked.to_ne_bytes());
         put(&self.ready_count.to_ne_bytes());
         put(&self.scanned.to_ne_bytes());
+        put(&self.offset.to_ne_bytes());
         put(&self.call);
         let shown = READY_SHOWN.min(self.ready_count as usize);
         for fd in &self.ready[..shown] {
@@ -151,11 +179,19 @@ impl Event {
             asked: u32::from_ne_bytes(cut(&mut rest)),
             ready_count: u32::from_ne_bytes(cut(&mut rest)),
             scanned: u32::from_ne_bytes(cut(&mut rest)),
+            offset: u64::from_ne_bytes(cut(&mut rest)),
             call: cut(&mut rest),
             ready: std::array::from_fn(|_| i32::from_ne_bytes(cut(&mut rest))),
         };
         Some(event)
     }
+}
+
+/// A name without the zeros that fill it up.
+pub fn text_of(name: &[u8; CALL_LENGTH]) -> &str {
+    let length = name.iter().position(|byte| *byte == 0);
+    let name = &name[..length.unwrap_or(CALL_LENGTH)];
+    std::str::from_utf8(name).unwrap_or("?")
 }
 
 fn cut<const N: usize>(rest: &mut &[u8]) -> [u8; N] {
@@ -182,6 +218,7 @@ mod tests {
             asked: 6,
             ready_count: 2,
             scanned: 8,
+            offset: 10,
             call: [0; CALL_LENGTH],
             ready: [0; READY_SHOWN],
         };

@@ -11,6 +11,7 @@ compile_error!(
 mod cli;
 mod connections;
 mod event;
+mod helpers;
 mod listener;
 mod pending;
 mod render;
@@ -26,10 +27,10 @@ pub use listener::{AcceptError, Listener, Timeout};
 pub use pending::{Pending, Scratch};
 pub use render::render_if_asked;
 pub use server::{Server, is_renderer, main};
-pub use stop::{Stop, StopFd, StopFlag};
+pub use stop::{Stop, StopFd, StopFlag, StopSignal};
 pub use sys::accept4;
 pub use tally::tally;
-pub use watch::{Unwatched, Watch, Watched};
+pub use watch::{Came, Region, Unwatched, Watch, Watched};
 
 /// A descriptor's number, as the kernel reports it in readiness.
 pub type Fd = std::os::fd::RawFd;

@@ -64,8 +64,10 @@ impl From<Errno> for AcceptError {
 }
 
 impl Listener {
-    /// A socket that listens at `addr`.
+    /// A socket of this kind at `addr`: one that listens, or, for datagrams,
+    /// one that gets them all.
     pub(crate) fn bind(
+        kind: SockType,
         addr: SocketAddr,
         backlog: i32,
         max_connections: usize,
@@ -76,22 +78,27 @@ impl Listener {
             SocketAddr::V6(_) => AddressFamily::Inet6,
         };
         let flags = SockFlag::SOCK_CLOEXEC;
-        let socket = socket(family, SockType::Stream, flags, None)
+        let socket = socket(family, kind, flags, None)
             .context("cannot make a socket")?;
-        // A connection that this side closed first stays in TIME_WAIT and
-        // would keep a new server from its port (tcp(7), socket(7)).
-        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
-        // Linux hands both options on to the accepted sockets: one call here
-        // instead of one for each client.
-        setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
-        setsockopt(&socket, sockopt::KeepAlive, &true)?;
+        let listens = kind == SockType::Stream;
+        if listens {
+            // A connection that this side closed first stays in TIME_WAIT and
+            // would keep a new server from its port (tcp(7), socket(7)).
+            setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+            // Linux hands both options on to the accepted sockets: one call
+            // here instead of one for each client.
+            setsockopt(&socket, sockopt::TcpNoDelay, &true)?;
+            setsockopt(&socket, sockopt::KeepAlive, &true)?;
+        }
         let asked = SockaddrStorage::from(addr);
         bind(socket.as_raw_fd(), &asked).map_err(|errno| {
             let errno = io::Error::from(errno);
             anyhow!("cannot listen on {addr}: {errno}; choose another --addr")
         })?;
-        listen(&socket, Backlog::new(backlog)?)
-            .with_context(|| format!("cannot listen on {addr}"))?;
+        if listens {
+            listen(&socket, Backlog::new(backlog)?)
+                .with_context(|| format!("cannot listen on {addr}"))?;
+        }
         Ok(Listener {
             socket: Some(socket),
             buffer,
@@ -192,6 +199,14 @@ impl Listener {
         }
     }
 
+    /// Says that a client was dropped that did nothing wrong, and why, as
+    /// `refused` does.
+    pub fn dropped(&self, why: &str) {
+        if tally().add_dropped() == 1 {
+            crate::server::say(&format!("a client was dropped: {why}"));
+        }
+    }
+
     /// How long a wait may sleep before accepting or stopping needs the loop.
     /// Not at all while a descriptor is known to be ready.
     pub fn timeout(&self, stop: &impl Stop, ready: &[Fd]) -> Timeout {
@@ -246,7 +261,7 @@ mod tests {
 
     fn listener() -> Listener {
         let addr = "127.0.0.1:0".parse().unwrap();
-        Listener::bind(addr, 16, 2, 1024).unwrap()
+        Listener::bind(SockType::Stream, addr, 16, 2, 1024).unwrap()
     }
 
     #[test]

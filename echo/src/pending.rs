@@ -9,10 +9,11 @@ pub struct Pending {
     end: u32,
 }
 
-/// The buffer that all connections of one thread share. A connection borrows
-/// it for one turn, and keeps it only when its peer did not take everything.
+/// The buffers that all connections of one thread share; one, unless their
+/// turns overlap. A connection borrows one for a turn, and keeps it only when
+/// its peer did not take everything.
 pub struct Scratch {
-    spare: Vec<u8>,
+    spares: Vec<Vec<u8>>,
     size: usize,
     echoed: u64,
 }
@@ -29,11 +30,17 @@ impl Pending {
         self.start == self.end
     }
 
-    /// Lends the thread's buffer to this connection; the end of the turn takes
+    /// What is owed to the peer, for whoever is to overwrite it in place with
+    /// the same bytes.
+    pub fn owed_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.start as usize..self.end as usize]
+    }
+
+    /// Lends one of the thread's buffers to this connection; the end of the turn takes
     /// it back unless bytes are still owed.
     pub fn turn<'a>(&'a mut self, scratch: &'a mut Scratch) -> Turn<'a> {
         if self.bytes.is_empty() {
-            self.bytes = std::mem::take(&mut scratch.spare);
+            self.bytes = scratch.spares.pop().unwrap_or_default();
             self.bytes.resize(scratch.size, 0);
         }
         Turn { pending: self, scratch }
@@ -43,7 +50,13 @@ impl Pending {
 impl Scratch {
     /// A buffer of `size` bytes: the most that one read takes.
     pub fn new(size: usize) -> Self {
-        Scratch { spare: vec![0; size], size, echoed: 0 }
+        Self::of(size, 1)
+    }
+
+    /// As many buffers of `size` bytes as connections have turns at once.
+    pub fn of(size: usize, turns: usize) -> Self {
+        let spares = (0..turns).map(|_| vec![0; size]).collect();
+        Scratch { spares, size, echoed: 0 }
     }
 }
 
@@ -88,7 +101,12 @@ impl Turn<'_> {
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
         if self.is_empty() {
-            self.scratch.spare = std::mem::take(&mut self.pending.bytes);
+            let bytes = std::mem::take(&mut self.pending.bytes);
+            let spares = &mut self.scratch.spares;
+            // Never more than at first: a crowd of slow peers leaves nothing.
+            if spares.len() < spares.capacity() {
+                spares.push(bytes);
+            }
         }
     }
 }

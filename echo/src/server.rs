@@ -1,6 +1,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{IsTerminal, Write, stderr, stdout};
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::OnceLock;
@@ -8,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use anyhow::{Context, Result};
 use clap::Args;
+use nix::sys::socket::SockType;
 use nix::unistd::Pid;
 
 use crate::cli::{self, Common, How, eprint_line};
@@ -26,6 +28,12 @@ pub trait Server {
     type Flags: Args;
     /// How this model learns that it must stop.
     type Stop: Stop;
+
+    /// The kind of socket at which clients reach this server; or what is
+    /// wrong with a command line that clap cannot know.
+    fn transport(_: &Self::Flags, _: SocketAddr) -> Result<SockType, String> {
+        Ok(SockType::Stream)
+    }
 
     /// Serves echo on `listener` until told to stop.
     fn serve<W: Watch>(
@@ -69,7 +77,10 @@ pub(crate) fn say(line: &str) {
 fn run<S: Server>(args: impl Iterator<Item = OsString>) -> Result<()> {
     let cli::CommandLine { common, flags } = cli::parse::<S>(args);
     let max_connections = common.max_connections.unwrap_or(usize::MAX);
+    let kind = S::transport(&flags, common.addr)
+        .unwrap_or_else(|why| cli::usage(S::NAME, &why));
     let listener = Listener::bind(
+        kind,
         common.addr,
         common.backlog,
         max_connections,

@@ -94,6 +94,40 @@ impl AsFd for StopFd {
     }
 }
 
+/// A stop for servers that take all their signals one by one: SIGTERM and
+/// SIGINT stay blocked, and the wait for signals brings them too (sigwait(3)).
+pub struct StopSignal {
+    grace: Duration,
+    deadline: Option<Instant>,
+}
+
+impl Stop for StopSignal {
+    fn install(grace: Duration) -> Result<Self> {
+        sigprocmask(SigmaskHow::SIG_BLOCK, Some(&stop_signals()), None)
+            .context("sigprocmask")?;
+        Ok(StopSignal { grace, deadline: None })
+    }
+
+    fn asked(&self) -> bool {
+        self.deadline.is_some()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+}
+
+impl StopSignal {
+    /// One of the two signals came. The first begins the grace; the second
+    /// ends the process.
+    pub fn take(&mut self) {
+        if self.asked() {
+            std::process::exit(1);
+        }
+        self.deadline = Some(Instant::now() + self.grace);
+    }
+}
+
 /// A stop for servers that sleep in blocking calls or do not sleep at all: a
 /// signal handler sets a flag and sees to it that no call sleeps on.
 ///

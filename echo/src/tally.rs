@@ -11,6 +11,9 @@ pub struct Tally {
     bytes: AtomicU64,
     wasted: AtomicU64,
     refused: AtomicU64,
+    dropped: AtomicU64,
+    overflows: AtomicU64,
+    repeated: AtomicU64,
 }
 
 /// The tally of this server.
@@ -40,6 +43,22 @@ impl Tally {
         self.refused.fetch_add(1, Relaxed) + 1
     }
 
+    /// A client was dropped, though it did nothing wrong. Returns how many
+    /// there have been.
+    pub fn add_dropped(&self) -> u64 {
+        self.dropped.fetch_add(1, Relaxed) + 1
+    }
+
+    /// The queue of signals overflowed, and every descriptor was looked at.
+    pub fn add_overflow(&self) {
+        self.overflows.fetch_add(1, Relaxed);
+    }
+
+    /// An operation was made once more, because its completion got lost.
+    pub fn add_repeated(&self) {
+        self.repeated.fetch_add(1, Relaxed);
+    }
+
     /// The summary, without the server's name.
     pub fn summary(&self) -> String {
         let connections = self.connections.load(Relaxed);
@@ -48,13 +67,18 @@ impl Tally {
             counted(connections, "connection"),
             counted(bytes, "byte") + " echoed",
         ];
-        match self.refused.load(Relaxed) {
-            0 => {}
-            n => parts.push(counted(n, "client") + " refused"),
-        }
-        match self.wasted.load(Relaxed) {
-            0 => {}
-            n => parts.push(counted(n, "call") + " wasted"),
+        let others = [
+            (&self.refused, "client", "refused"),
+            (&self.dropped, "client", "dropped"),
+            (&self.wasted, "call", "wasted"),
+            (&self.overflows, "signal queue overflow", "recovered"),
+            (&self.repeated, "operation", "repeated"),
+        ];
+        for (count, what, became) in others {
+            match count.load(Relaxed) {
+                0 => {}
+                n => parts.push(format!("{} {became}", counted(n, what))),
+            }
         }
         format!("stopped; {}", parts.join(", "))
     }

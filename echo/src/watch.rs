@@ -5,6 +5,7 @@ use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, getpid, gettid, write};
 
+use crate::helpers;
 use crate::event::{CALL_LENGTH, Event, Kind, READY_SHOWN, Verb};
 use crate::{Fd, Stop};
 
@@ -22,6 +23,14 @@ pub trait Watch: Copy + Send + Sync + 'static {
     /// look through to know.
     fn ready(&self, ready: &[Fd], scanned: usize);
 
+    /// Says what a descriptor is there for, which is neither a client's nor
+    /// the listener's.
+    fn name(&self, fd: Fd, name: &'static str);
+
+    /// A signal came, with these fields of its siginfo_t (sigaction(2)).
+    /// Allowed in a signal handler.
+    fn signal(&self, signal: &Came);
+
     /// A wait: sleeps until one of `asked` descriptors is ready.
     #[inline(always)]
     fn wait<T: Returned>(
@@ -30,7 +39,8 @@ pub trait Watch: Copy + Send + Sync + 'static {
         asked: usize,
         f: impl FnOnce() -> nix::Result<T>,
     ) -> nix::Result<T> {
-        self.call(Seen { verb: Verb::Wait, call, fd: -1, asked }, f)
+        let seen = Seen { verb: Verb::Wait, call, fd: -1, asked, offset: 0 };
+        self.call(seen, f)
     }
 
     /// A copy: moves bytes between the kernel and the process.
@@ -75,8 +85,58 @@ pub trait Watch: Copy + Send + Sync + 'static {
         fd: Fd,
         f: impl FnOnce() -> nix::Result<T>,
     ) -> nix::Result<T> {
-        self.call(Seen { verb: Verb::Ask, call, fd, asked: 0 }, f)
+        let seen = Seen { verb: Verb::Ask, call, fd, asked: 0, offset: 0 };
+        self.call(seen, f)
     }
+
+    /// Gives an operation on a region of a file, for the client of `fd`, to
+    /// somebody else who does it meanwhile.
+    #[inline(always)]
+    fn submit(
+        &self,
+        call: &'static str,
+        fd: Fd,
+        Region { offset, length }: Region,
+        f: impl FnOnce() -> nix::Result<()>,
+    ) -> nix::Result<()> {
+        let verb = Verb::Submit;
+        self.call(Seen { verb, call, fd, asked: length, offset }, f)
+    }
+
+    /// Learns what became of an operation: `f` asks for its result.
+    #[inline(always)]
+    fn complete(
+        &self,
+        call: &'static str,
+        fd: Fd,
+        Region { offset, length }: Region,
+        f: impl FnOnce() -> nix::Result<usize>,
+    ) -> nix::Result<usize> {
+        let verb = Verb::Complete;
+        self.call(Seen { verb, call, fd, asked: length, offset }, f)
+    }
+}
+
+/// A region of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// Where it begins.
+    pub offset: u64,
+    /// How many bytes it has.
+    pub length: usize,
+}
+
+/// A signal as it came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Came {
+    /// Its name, such as `SIGRTMIN`.
+    pub name: &'static str,
+    /// The descriptor that it is about, or -1.
+    pub fd: Fd,
+    /// Why it came: `si_code`.
+    pub code: i32,
+    /// What is ready, as poll says it: `si_band`; 0 if it does not say.
+    pub band: i64,
 }
 
 /// What is known of a call before it is made.
@@ -86,12 +146,14 @@ pub struct Seen {
     call: &'static str,
     fd: Fd,
     asked: usize,
+    offset: u64,
 }
 
 impl Seen {
     #[inline(always)]
     fn of(verb: Verb, call: &'static str, fd: impl AsFd) -> Self {
-        Seen { verb, call, fd: fd.as_fd().as_raw_fd(), asked: 0 }
+        let fd = fd.as_fd().as_raw_fd();
+        Seen { verb, call, fd, asked: 0, offset: 0 }
     }
 }
 
@@ -153,6 +215,12 @@ impl Watch for Unwatched {
 
     #[inline(always)]
     fn ready(&self, _: &[Fd], _: usize) {}
+
+    #[inline(always)]
+    fn name(&self, _: Fd, _: &'static str) {}
+
+    #[inline(always)]
+    fn signal(&self, _: &Came) {}
 }
 
 /// Writes an event for each call into a pipe whose other end another process
@@ -204,9 +272,9 @@ impl Watch for Watched {
         seen: Seen,
         f: impl FnOnce() -> nix::Result<T>,
     ) -> nix::Result<T> {
-        let Seen { verb, call, fd, asked } = seen;
+        let Seen { verb, call, fd, asked, offset } = seen;
         let mut event = Event::new(Kind::Before, verb, call, fd, now());
-        event.asked = asked as u32;
+        (event.asked, event.offset) = (asked as u32, offset);
         if matches!(verb, Verb::Wait | Verb::WaitAndCopy | Verb::Take) {
             self.write(&event);
             event.t0 = now();
@@ -218,6 +286,10 @@ impl Watch for Watched {
             Ok(value) => value.number(),
             Err(errno) => -i64::from(*errno as i32),
         };
+        if verb == Verb::Complete {
+            let by = helpers::who_worked(&mut event.ready);
+            event.ready_count = by as u32;
+        }
         // A forked child returns from the call that its parent made.
         (event.pid, event.tid) = (getpid().as_raw(), gettid().as_raw());
         self.write(&event);
@@ -230,6 +302,17 @@ impl Watch for Watched {
         event.scanned = scanned as u32;
         let shown = ready.len().min(READY_SHOWN);
         event.ready[..shown].copy_from_slice(&ready[..shown]);
+        self.write(&event);
+    }
+
+    fn name(&self, fd: Fd, name: &'static str) {
+        self.write(&Event::new(Kind::Name, Verb::Ask, name, fd, now()));
+    }
+
+    fn signal(&self, signal: &Came) {
+        let Came { name, fd, code, band } = *signal;
+        let mut event = Event::new(Kind::After, Verb::Signal, name, fd, now());
+        (event.asked, event.scanned) = (code as u32, band as u32);
         self.write(&event);
     }
 }
@@ -251,6 +334,7 @@ impl Event {
             asked: 0,
             ready_count: 0,
             scanned: 0,
+            offset: 0,
             call: name,
             ready: [0; READY_SHOWN],
         }

@@ -147,6 +147,11 @@ impl Assembly {
                     calls.push(self.call(thread, event));
                 }
             }
+            Kind::Name => {
+                let peer = Peer::Named(event.call);
+                let process = self.processes.entry(event.pid).or_default();
+                process.owners.insert(event.fd, Owner::new(peer, 0));
+            }
             // The server started, or says what no wait found.
             Kind::Start | Kind::Ready => {}
         }

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 use crate::Fd;
 use crate::event::CALL_LENGTH;
-use crate::event::{Event, Verb};
+use crate::event::{Event, Verb, text_of};
 
 /// The wait of a pool's threads.
 pub(crate) const QUEUE: &str = "Condvar::wait";
@@ -19,6 +19,8 @@ pub(crate) enum Peer {
     Listener,
     /// The descriptor that becomes readable at a stop signal.
     Stop,
+    /// A descriptor that the server has for itself, by its name.
+    Named([u8; CALL_LENGTH]),
     /// The clients are numbered in the order in which they were accepted.
     Client(u64),
 }
@@ -28,6 +30,7 @@ impl fmt::Display for Peer {
         match self {
             Peer::Listener => f.write_str("listener"),
             Peer::Stop => f.write_str("stop"),
+            Peer::Named(name) => f.write_str(text_of(name)),
             Peer::Client(n) => write!(f, "client {n}"),
         }
     }
@@ -71,6 +74,30 @@ pub(crate) struct What {
     pub asked: u32,
     /// What a wait found, if its server said so.
     pub found: Option<Found>,
+    /// What a signal said.
+    pub signal: Option<Signal>,
+    /// The operation that is submitted or complete.
+    pub operation: Option<Operation>,
+}
+
+/// What a signal said (sigaction(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Signal {
+    /// `si_code`: why it came.
+    pub code: i32,
+    /// `si_band`: what is ready, as poll says it.
+    pub band: u32,
+}
+
+/// An operation that somebody else does meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Operation {
+    /// Where in the file.
+    pub offset: u64,
+    /// How many bytes it is to move.
+    pub length: u32,
+    /// Of one that is complete: the threads that may have done it.
+    pub by: Vec<i32>,
 }
 
 /// What a wait found.
@@ -101,6 +128,11 @@ impl Call {
             taken,
             asked: event.asked,
             found,
+            signal: (event.verb == Verb::Signal).then_some(Signal {
+                code: event.asked as i32,
+                band: event.scanned,
+            }),
+            operation: Operation::of(event),
         };
         let mut hasher = DefaultHasher::new();
         what.hash(&mut hasher);
@@ -127,12 +159,58 @@ impl Call {
     }
 }
 
+impl Operation {
+    fn of(event: &Event) -> Option<Self> {
+        let count = match event.verb {
+            Verb::Submit => 0,
+            Verb::Complete => event.ready.len().min(event.ready_count as usize),
+            _ => return None,
+        };
+        let (offset, length) = (event.offset, event.asked);
+        let by = event.ready[..count].to_vec();
+        Some(Operation { offset, length, by })
+    }
+}
+
+impl Signal {
+    /// Why it came, by its name (sigaction(2)).
+    pub fn code_name(self) -> String {
+        let names = ["POLL_IN", "POLL_OUT", "POLL_MSG", "POLL_ERR", "POLL_PRI"];
+        match self.code {
+            libc::SI_KERNEL => "SI_KERNEL".to_owned(),
+            libc::SI_ASYNCIO => "SI_ASYNCIO".to_owned(),
+            libc::SI_USER => "SI_USER".to_owned(),
+            libc::SI_TKILL => "SI_TKILL".to_owned(),
+            libc::SI_QUEUE => "SI_QUEUE".to_owned(),
+            code @ 1..=5 => names[code as usize - 1].to_owned(),
+            6 => "POLL_HUP".to_owned(),
+            code => code.to_string(),
+        }
+    }
+
+    /// What is ready, by poll's names for it (poll(2)).
+    pub fn band_names(self) -> Vec<&'static str> {
+        let bits = [
+            (libc::POLLIN, "POLLIN"),
+            (libc::POLLPRI, "POLLPRI"),
+            (libc::POLLOUT, "POLLOUT"),
+            (libc::POLLERR, "POLLERR"),
+            (libc::POLLHUP, "POLLHUP"),
+            (libc::POLLRDNORM, "POLLRDNORM"),
+            (libc::POLLRDBAND, "POLLRDBAND"),
+            (libc::POLLWRNORM, "POLLWRNORM"),
+            (libc::POLLWRBAND, "POLLWRBAND"),
+            (libc::POLLRDHUP, "POLLRDHUP"),
+        ];
+        let set = bits.iter().filter(|(bit, _)| self.band & *bit as u32 != 0);
+        set.map(|(_, name)| *name).collect()
+    }
+}
+
 impl What {
     /// The call's name.
     pub fn name(&self) -> &str {
-        let length = self.name.iter().position(|byte| *byte == 0);
-        let name = &self.name[..length.unwrap_or(CALL_LENGTH)];
-        std::str::from_utf8(name).unwrap_or("?")
+        text_of(&self.name)
     }
 
     /// Whether a thread of a pool sleeps in it until there is a client in the
@@ -170,7 +248,9 @@ impl What {
     /// How many bytes it moved.
     pub fn bytes(&self) -> u64 {
         match self.verb {
-            Verb::Copy | Verb::WaitAndCopy => self.ret.max(0) as u64,
+            Verb::Copy | Verb::WaitAndCopy | Verb::Complete => {
+                self.ret.max(0) as u64
+            }
             _ => 0,
         }
     }
@@ -210,6 +290,7 @@ impl Call {
             asked: 0,
             ready_count: 0,
             scanned: 0,
+            offset: 0,
             call: [0; CALL_LENGTH],
             ready: [0; crate::event::READY_SHOWN],
         };

@@ -93,6 +93,7 @@ impl Story {
             asked: 0,
             ready_count: 0,
             scanned: 0,
+            offset: 0,
             call: name,
             ready: [0; READY_SHOWN],
         }

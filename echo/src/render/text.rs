@@ -314,6 +314,8 @@ fn style(verb: Verb) -> &'static str {
         Verb::WaitAndCopy => "\x1b[36m",
         Verb::Take => "\x1b[35m",
         Verb::Ask => "\x1b[34m",
+        Verb::Signal => "\x1b[31m",
+        Verb::Submit | Verb::Complete => "\x1b[32m",
     }
 }
 

@@ -77,7 +77,10 @@ impl Totals {
             Verb::Take => 1,
             Verb::WaitAndCopy => 2,
             Verb::Copy => 3,
-            Verb::Ask => 4,
+            Verb::Submit => 4,
+            Verb::Complete => 5,
+            Verb::Ask => 6,
+            Verb::Signal => 7,
         });
         rows
     }
@@ -107,7 +110,7 @@ impl Totals {
             Verb::Wait | Verb::WaitAndCopy => row.slept = sum.took,
             Verb::Take if self.takes_sleep() => row.slept = sum.took,
             Verb::Copy => row.copying = sum.took,
-            Verb::Take | Verb::Ask => row.other = sum.took,
+            _ => row.other = sum.took,
         }
         row
     }
