@@ -103,16 +103,8 @@ impl Verb {
 
     fn from_byte(byte: u8) -> Option<Self> {
         use Verb::*;
-        let verbs = [
-            Wait,
-            Copy,
-            WaitAndCopy,
-            Take,
-            Ask,
-            Signal,
-            Submit,
-            Complete,
-        ];
+        let verbs =
+            [Wait, Copy, WaitAndCopy, Take, Ask, Signal, Submit, Complete];
         verbs.into_iter().find(|verb| *verb as u8 == byte)
     }
 }

@@ -10,7 +10,7 @@ use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage,
     bind, getsockname, listen, setsockopt, socket, sockopt,
 };
-use nix::sys::time::{TimeVal, TimeValLike};
+use nix::sys::time::{TimeSpec, TimeVal, TimeValLike};
 
 use crate::{Fd, Stop, tally};
 
@@ -211,7 +211,7 @@ impl Listener {
     /// Not at all while a descriptor is known to be ready.
     pub fn timeout(&self, stop: &impl Stop, ready: &[Fd]) -> Timeout {
         if !ready.is_empty() {
-            return Timeout(Some(Duration::ZERO));
+            return Timeout::ZERO;
         }
         let pause = self.pause.map(|pause| pause.until);
         let soonest = pause.into_iter().chain(stop.deadline()).min();
@@ -241,6 +241,17 @@ impl Timeout {
     pub fn millis(self) -> i32 {
         self.0.map_or(-1, |left| left.as_micros().div_ceil(1000) as i32)
     }
+
+    /// The timeout in the form of sigtimedwait and ppoll.
+    pub fn timespec(self) -> Option<TimeSpec> {
+        Some(TimeSpec::from_duration(self.0?))
+    }
+
+    /// No sleep at all.
+    pub const ZERO: Timeout = Timeout(Some(Duration::ZERO));
+
+    /// Nothing is due.
+    pub const NEVER: Timeout = Timeout(None);
 
     /// The timeout in the form of select.
     pub fn timeval(self) -> Option<TimeVal> {

@@ -10,6 +10,8 @@ pub struct Tally {
     connections: AtomicU64,
     bytes: AtomicU64,
     wasted: AtomicU64,
+    datagrams: AtomicU64,
+    unanswered: AtomicU64,
     refused: AtomicU64,
     dropped: AtomicU64,
     overflows: AtomicU64,
@@ -31,6 +33,17 @@ impl Tally {
     /// This many bytes went back to their senders.
     pub fn add_bytes(&self, bytes: u64) {
         self.bytes.fetch_add(bytes, Relaxed);
+    }
+
+    /// A datagram of so many bytes went back to its sender.
+    pub fn add_datagram(&self, bytes: usize) {
+        self.datagrams.fetch_add(1, Relaxed);
+        self.add_bytes(bytes as u64);
+    }
+
+    /// A datagram must not, or could not, be answered.
+    pub fn add_unanswered(&self) {
+        self.unanswered.fetch_add(1, Relaxed);
     }
 
     /// This many calls found nothing to do (EAGAIN).
@@ -68,6 +81,8 @@ impl Tally {
             counted(bytes, "byte") + " echoed",
         ];
         let others = [
+            (&self.datagrams, "datagram", "answered"),
+            (&self.unanswered, "datagram", "not answered"),
             (&self.refused, "client", "refused"),
             (&self.dropped, "client", "dropped"),
             (&self.wasted, "call", "wasted"),

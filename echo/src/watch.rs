@@ -5,8 +5,8 @@ use nix::errno::Errno;
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, getpid, gettid, write};
 
-use crate::helpers;
 use crate::event::{CALL_LENGTH, Event, Kind, READY_SHOWN, Verb};
+use crate::helpers;
 use crate::{Fd, Stop};
 
 /// Sees every system call of a model. Each verb runs the call that it is given

@@ -24,6 +24,27 @@ const CALLS: &[(Verb, &str, &str)] = &[
          the sets with its answer, so the server rebuilds them for each call \
          and tests every number: select(2).",
     ),
+    (
+        Wait,
+        "sigtimedwait",
+        "Takes the next signal from the queue, and sleeps until there is one; \
+         it is about no descriptor in particular, for each signal says whose \
+         it is: sigtimedwait(2).",
+    ),
+    (
+        Wait,
+        "ppoll",
+        "Sleeps on no descriptor at all: it lets the signals in that are \
+         blocked otherwise, and the handler of the first ends it, so that none \
+         comes between a check and the sleep: ppoll(2).",
+    ),
+    (
+        Wait,
+        "aio_suspend",
+        "Sleeps until one of the operations is complete; of sockets it hears \
+         nothing meanwhile, so that it has to give up now and then: \
+         aio_suspend(3).",
+    ),
     (Wait, "nanosleep", PAUSE),
     (Wait, "clock_nanosleep", PAUSE),
     (
@@ -93,6 +114,58 @@ const CALLS: &[(Verb, &str, &str)] = &[
     (Ask, "waitpid", REAP),
     (
         Ask,
+        "F_SETOWN_EX",
+        "Says which thread is to get this descriptor's signals: fcntl(2).",
+    ),
+    (
+        Ask,
+        "F_SETSIG",
+        "Asks for a real-time signal in place of SIGIO: it is queued for each \
+         event, and carries the descriptor and what happened: fcntl(2).",
+    ),
+    (
+        Ask,
+        "F_SETFL",
+        "Turns signals on (O_ASYNC): one comes whenever the descriptor becomes \
+         ready from now on; and calls no longer sleep (O_NONBLOCK): fcntl(2).",
+    ),
+    (
+        Submit,
+        "aio_write",
+        "Leaves the bytes to a thread that glibc starts, which writes them to \
+         the file; until it is done they must not be touched, and the server \
+         goes on at once: aio(7).",
+    ),
+    (
+        Submit,
+        "aio_read",
+        "Lets a thread of glibc read the file into this client's buffer, which \
+         belongs to that thread until it is done: aio(7).",
+    ),
+    (Complete, "aio_write", DONE),
+    (Complete, "aio_read", DONE),
+    (
+        Signal,
+        "SIGRTMIN",
+        "A signal of a descriptor: si_fd says whose, si_code and si_band say \
+         what happened; such signals queue, each as long as there is room: \
+         fcntl(2).",
+    ),
+    (
+        Signal,
+        "SIGIO",
+        "It says that some descriptor became ready, and not which; while one \
+         waits to be taken no further one is queued, so everyone has to be \
+         looked at: fcntl(2).",
+    ),
+    (
+        Signal,
+        "SIGRTMIN+1",
+        "An operation is complete (SI_ASYNCIO); the thread that did it queued \
+         this signal, and the value in it says which one: sigevent(3type).",
+    ),
+    (
+        Ask,
         "fcntl",
         "Makes the descriptor non-blocking: a call that would sleep returns \
          EAGAIN from now on: fcntl(2).",
@@ -101,6 +174,9 @@ const CALLS: &[(Verb, &str, &str)] = &[
 
 const PAUSE: &str = "Sleeps for a fixed time, whatever the clients do: a \
     longer pause burns less CPU and lets them wait longer: nanosleep(2).";
+
+const DONE: &str = "The operation is over, both its wait and its copy; only now \
+    is its result known, and its memory the server's again: aio_return(3).";
 
 const REAP: &str = "Collects a child that has ended; until then it stays in \
     the table of processes as a zombie: waitpid(2).";
@@ -130,6 +206,21 @@ const RESULTS: &[(&str, Option<Verb>, &str, &str)] = &[
     ),
     (
         "EAGAIN",
+        Some(Wait),
+        "sigtimedwait",
+        "EAGAIN: the queue is empty, so all who are ready are known, and only \
+         now is anyone served: sigtimedwait(2).",
+    ),
+    (
+        "EAGAIN",
+        Some(Complete),
+        "",
+        "EAGAIN: glibc could not tell that this operation was complete, \
+         because the queue of signals was full, and forgot its result; it is \
+         made again: sigqueue(3).",
+    ),
+    (
+        "EAGAIN",
         Some(WaitAndCopy),
         "",
         "EAGAIN from a blocking call: a time limit is over, which was put on \
@@ -141,6 +232,14 @@ const RESULTS: &[(&str, Option<Verb>, &str, &str)] = &[
         "fork",
         "EAGAIN: there may be no more processes, of this user or at all; the \
          client is turned away: fork(2).",
+    ),
+    (
+        "EINTR",
+        Some(Wait),
+        "ppoll",
+        "EINTR: the handler of a signal ran, and handed what the signal said \
+         to the loop; the others stay blocked until the next wait: \
+         sigaction(2).",
     ),
     (
         "EINTR",
@@ -269,7 +368,7 @@ pub(crate) fn result(what: &What, short: bool) -> Option<&'static str> {
         Some(errno) => errno.as_str(),
         None if what.end_of_stream() => END_OF_STREAM,
         None if short => SHORT,
-        None if what.timed_out() => TIMED_OUT,
+        None if what.timed_out() && what.asked > 0 => TIMED_OUT,
         None if found.is_some_and(|f| f.ready.iter().any(stop)) => STOP,
         None => return None,
     };

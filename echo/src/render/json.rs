@@ -4,6 +4,7 @@ use super::call::{Call, Peer, What};
 use super::form::{Form, Rounds, Start};
 use super::totals::{Row, Totals};
 use crate::Fd;
+use crate::event::Verb;
 
 /// What a watched server did, as JSON: one object a line. This is the
 /// reference of the format. Times are nanoseconds of CLOCK_MONOTONIC; a field
@@ -23,11 +24,12 @@ use crate::Fd;
 /// ```
 /// - `t0_ns`, `t1_ns`: before the call, and after it returned.
 /// - `pid`, `tid`: process and thread; a forked child's are its own.
-/// - `verb`: `wait`, `copy`, `wait+copy`, `take` or `ask`.
+/// - `verb`: `wait`, `copy`, `wait+copy`, `take`, `ask`, `submit`, `complete`
+///   or `signal`.
 /// - `call`: the function that was called.
 /// - `fd`: the descriptor that it is about; absent if there is none.
-/// - `peer`: whom `fd` stands for: `listener`, `stop`, or `client N` in the
-///   order of accepting; absent if nobody said.
+/// - `peer`: whom `fd` stands for: `listener`, `stop`, `client N` in the order
+///   of accepting, or what the server itself calls it; absent if nobody said.
 /// - `ret` or `errno`: what was returned, or the error's name: `"EAGAIN"`.
 /// - `taken`: of an accept, whom it brought: `"client 1"`; `ret` is the new
 ///   descriptor. So it is with `Condvar::wait`, in which a pool's thread sleeps
@@ -36,6 +38,17 @@ use crate::Fd;
 /// - `ready`, `ready_count`, `scanned`: of a wait for descriptors, the first
 ///   64 that were ready, how many there were, and how many entries the server
 ///   looked through to find them.
+/// - `offset`, `length`: of an operation that is submitted or complete, the
+///   region of the file; `fd` is the client for whom it is done. `by`: of one
+///   that is complete, the threads of this process that have read or written
+///   since the one before; one of them did it.
+///
+/// A signal is no call, but stands here at its time; `call` is its name and
+/// `fd` its `si_fd`, `code` and `band` are `si_code` and what `si_band` says:
+/// ```json
+/// {"t0_ns":12,"t1_ns":12,"pid":7,"tid":7,"verb":"signal","call":"SIGRTMIN",
+///  "fd":8,"peer":"client 1","code":"POLL_IN","band":["POLLIN","POLLRDNORM"]}
+/// ```
 ///
 /// One thread's calls stand in their order. A thread's calls that repeat are
 /// folded, unless `--watch-every` is given: a round is the shortest sequence
@@ -112,6 +125,16 @@ struct WhatObject<'a> {
     ready_count: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     scanned: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    length: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    by: Option<&'a [i32]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    band: Option<Vec<&'static str>>,
 }
 
 #[derive(Serialize)]
@@ -212,13 +235,16 @@ impl Form for Json {
 impl<'a> WhatObject<'a> {
     fn of(what: &'a What) -> Self {
         let found = what.found.as_ref();
-        let wait = what.verb == crate::event::Verb::Wait;
+        let wait = what.verb == Verb::Wait;
+        let returned = what.errno().is_none() && what.signal.is_none();
+        let operation = what.operation.as_ref();
+        let done = operation.filter(|_| what.verb == Verb::Complete);
         WhatObject {
             verb: what.verb.name(),
             call: what.name(),
             fd: what.fd,
             peer: what.peer,
-            ret: what.errno().is_none().then_some(what.ret),
+            ret: returned.then_some(what.ret),
             errno: what.errno_name(),
             taken: what.taken,
             asked: wait.then_some(what.asked),
@@ -226,6 +252,11 @@ impl<'a> WhatObject<'a> {
                 .map(|found| found.ready.iter().map(|(fd, _)| *fd).collect()),
             ready_count: found.map(|found| found.count),
             scanned: found.map(|found| found.scanned),
+            offset: operation.map(|it| it.offset),
+            length: operation.map(|it| it.length),
+            by: done.map(|it| &*it.by),
+            code: what.signal.map(|it| it.code_name()),
+            band: what.signal.map(|it| it.band_names()),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use comfy_table::{CellAlignment, Table, TableStyle};
 
 use super::assembly::Sleep;
-use super::call::{Call, Found, Peer, What};
+use super::call::{Call, Found, Operation, Peer, What};
 use super::explain;
 use super::form::{Form, Rounds, Start};
 use super::totals::{Row, Totals};
@@ -54,7 +54,7 @@ const NARROWEST: usize = 80;
 /// Where the verb begins, and what is said of a call.
 const VERB: usize = 18;
 const CALL: usize = VERB + 10;
-const DETAIL: usize = CALL + 11;
+const DETAIL: usize = CALL + 13;
 /// How wide the last column is.
 const TOOK: usize = 9;
 
@@ -139,6 +139,16 @@ impl Text {
             ..0 => String::new(),
             fd => descriptor(fd, what.peer),
         };
+        if let Some(signal) = what.signal {
+            let (code, band) = (signal.code_name(), signal.band_names());
+            return match band.is_empty() {
+                true => format!("{about:<13} {code}"),
+                false => format!("{about:<13} {code}: {}", band.join(" ")),
+            };
+        }
+        if let Some(operation) = &what.operation {
+            return format!("{about:<13} {}", done(what, operation));
+        }
         let result = match (what.errno_name(), what.taken) {
             (Some(errno), _) => errno,
             (None, Some(client)) => {
@@ -146,7 +156,7 @@ impl Text {
             }
             (None, None) => returned(what, call.short),
         };
-        format!("{about:<14} {result}")
+        format!("{about:<13} {result}")
     }
 }
 
@@ -165,7 +175,7 @@ impl Form for Text {
         );
         let detail = DETAIL - CALL;
         let text = format!(
-            "{:>11}  {:<5}{:<10}{:<detail$}{:<15}{}",
+            "{:>11}  {:<5}{:<10}{:<detail$}{:<14}{}",
             "seconds", "who", "verb", "call", "descriptor", "result"
         );
         let width = self.width() - TOOK;
@@ -177,7 +187,7 @@ impl Form for Text {
         let what = &*call.what;
         let thread = (call.thread, call.pid, call.tid);
         let mut text = self.begin(call.t1, thread);
-        let visible = format!("{:<9} {:<10}", what.verb.name(), what.name());
+        let visible = format!("{:<9} {:<12}", what.verb.name(), what.name());
         let painted = self.paint(style(what.verb), &visible);
         let hidden = painted.len() - visible.len();
         text = format!("{text:<VERB$}{painted} ");
@@ -329,7 +339,14 @@ fn descriptor(fd: Fd, peer: Option<Peer>) -> String {
 fn wait_result(what: &What, found: &Found) -> String {
     let (asked, count, scanned) = (what.asked, found.count, found.scanned);
     if let Some(errno) = what.errno_name() {
-        return format!("{asked} asked: {errno}");
+        return match count {
+            0 => format!("{asked} asked: {errno}"),
+            // A queue of signals ends like this.
+            _ => format!("{errno}; {count} ready, {scanned} scanned"),
+        };
+    }
+    if asked == 0 {
+        return format!("no signal; {count} ready, {scanned} scanned");
     }
     let over = if what.timed_out() { ": timed out" } else { "" };
     format!("{asked} asked, {count} ready, {scanned} scanned{over}")
@@ -342,6 +359,7 @@ fn wait_without(what: &What) -> String {
             format!("-> {}", descriptor(what.ret as Fd, what.taken))
         }
         Some(errno) => errno,
+        None if what.name() == "sigtimedwait" => format!("signal {}", what.ret),
         None if what.name().contains("sleep") => "time over".to_owned(),
         None if what.ret == 0 => "woken".to_owned(),
         None => format!("{} of {} ready", what.ret, what.asked),
@@ -353,9 +371,8 @@ fn returned(what: &What, short: bool) -> String {
     match what.verb {
         _ if what.end_of_stream() => "end of stream".to_owned(),
         Verb::Copy | Verb::WaitAndCopy => {
-            let bytes = if ret == 1 { "byte" } else { "bytes" };
             let short = if short { ", short" } else { "" };
-            format!("{} {bytes}{short}", grouped(ret as u64))
+            bytes(ret as u64) + short
         }
         _ if what.name() == "fork" && ret == 0 => "in the child".to_owned(),
         _ if what.name() == "fork" => format!("child {ret}"),
@@ -364,6 +381,31 @@ fn returned(what: &What, short: bool) -> String {
         _ if ret == 0 => "ok".to_owned(),
         _ => ret.to_string(),
     }
+}
+
+/// An operation as it is submitted, or what became of it.
+fn done(what: &What, operation: &Operation) -> String {
+    let Operation { offset, length, by } = operation;
+    let at = grouped(*offset);
+    let result = match what.errno_name() {
+        Some(errno) => format!("{errno}, at {at}"),
+        None if what.verb == Verb::Submit => {
+            return format!("{} at {at}", bytes(u64::from(*length)));
+        }
+        None => format!("{} at {at}", bytes(what.ret as u64)),
+    };
+    match by[..] {
+        [] => result,
+        [tid] => format!("{result}, by thread {tid}"),
+        _ => {
+            let by: Vec<String> = by.iter().map(i32::to_string).collect();
+            format!("{result}, by one of {}", by.join(", "))
+        }
+    }
+}
+
+fn bytes(n: u64) -> String {
+    format!("{} {}", grouped(n), if n == 1 { "byte" } else { "bytes" })
 }
 
 /// Who is ready, and whether that is everybody.

@@ -85,10 +85,11 @@ impl Totals {
         rows
     }
 
-    /// All rows in one.
+    /// All calls in one row; a signal is none.
     pub fn total(&self) -> Row {
         let mut total = Row::default();
-        for (_, _, row) in self.rows() {
+        let calls = self.rows().into_iter();
+        for (_, _, row) in calls.filter(|row| row.0 != Verb::Signal) {
             total.calls += row.calls;
             total.wasted += row.wasted;
             total.bytes += row.bytes;
