@@ -26,6 +26,7 @@ const NEIGHBOURS: &[(&str, &str, u32, u32)] = &[
     ("select_server", "poll_server", 25, 25),
     ("poll_server", "epoll_lt", 25, 25),
     ("epoll_lt", "epoll_et", 25, 25),
+    ("nonblocking_poll", "signal_driven", 120, 70),
 ];
 
 /// The widest line of a server: two columns stand side by side.

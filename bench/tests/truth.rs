@@ -27,6 +27,9 @@ use strace::{Traced, Tracing, number};
 
 /// The function that a server calls, and the kernel's names for it.
 const KERNEL: &[(&str, &[&str])] = &[
+    ("F_SETFL", &["fcntl", "fcntl64"]),
+    ("F_SETOWN_EX", &["F_SETOWN_EX"]),
+    ("F_SETSIG", &["F_SETSIG"]),
     ("accept4", &["accept4"]),
     ("clock_nanosleep", &["clock_nanosleep"]),
     ("close", &["close"]),
@@ -35,11 +38,13 @@ const KERNEL: &[(&str, &[&str])] = &[
     ("fcntl", &["fcntl", "fcntl64"]),
     ("fork", &["clone", "clone3", "fork", "vfork"]),
     ("poll", &["poll", "ppoll"]),
+    ("ppoll", &["ppoll", "ppoll_time64"]),
     ("read", &["read"]),
     ("recv", &["recvfrom"]),
     ("select", &["select", "pselect6"]),
     ("send", &["sendto"]),
     ("shutdown", &["shutdown"]),
+    ("sigtimedwait", &["rt_sigtimedwait", "rt_sigtimedwait_time64"]),
     ("write", &["write"]),
 ];
 
@@ -102,7 +107,8 @@ struct Step {
     ready: Option<Vec<i64>>,
     /// Of a wait: it did not sleep, because the server's own list was not
     /// empty, and its descriptors are ready too (epoll_et: those whose budget
-    /// was over). The kernel does not know of them.
+    /// was over; signal_driven: also those that signals named). The kernel
+    /// does not know of them.
     carries: bool,
 }
 
@@ -117,7 +123,8 @@ fn watching_is_true(model: &Model) -> Result<()> {
     let threads = tracing.stop()?;
     let text = fs::read_to_string(tracing.folder.path().join("watch"))?;
     let (told, listener) = told(&text)?;
-    let kernel = kernel(&threads, listener)?;
+    let signals = told.values().flatten().any(is_signal);
+    let kernel = kernel(&threads, listener, signals)?;
     let steps: usize = kernel.values().map(Vec::len).sum();
     ensure!(steps > 100, "a session of {steps} calls shows little");
     ensure_rich(&kernel, model)?;
@@ -247,12 +254,21 @@ fn told(text: &str) -> Result<(Record, i64)> {
 
 fn told_step(object: &Value) -> Result<Step> {
     let call = object["call"].as_str().context("no call")?;
+    if object["verb"] == "signal" {
+        let code = object["code"].as_str().context("no code")?;
+        let band = object["band"].as_array().context("no band")?;
+        let band = band.iter().filter_map(Value::as_str);
+        let band = band.collect::<Vec<_>>().join("|");
+        return Ok(signal(call, code, &band, object["fd"].as_i64()));
+    }
     let result = match (object["ret"].as_i64(), object["errno"].as_str()) {
         (Some(value), None) => Ok(value),
         (None, Some(error)) => Err(error.to_owned()),
         _ => bail!("neither a result nor an error, or both"),
     };
-    let ready = object["ready"].as_array();
+    // Who is ready is what the signals said, each a step of its own.
+    let by_signal = matches!(call, "sigtimedwait" | "ppoll");
+    let ready = object["ready"].as_array().filter(|_| !by_signal);
     let ready = ready.map(|it| {
         let mut ready: Vec<_> = it.iter().filter_map(Value::as_i64).collect();
         ready.sort_unstable();
@@ -263,12 +279,77 @@ fn told_step(object: &Value) -> Result<Step> {
     Ok(Step { call: call.to_owned(), fd, result, ready, carries: false })
 }
 
-/// What the kernel says, without what is left out.
-fn kernel(threads: &strace::Threads, listener: i64) -> Result<Record> {
+/// A signal stands among the calls, at its place.
+fn signal(name: &str, code: &str, band: &str, fd: Option<i64>) -> Step {
+    let call = format!("{name} {code} {band}");
+    Step { call, fd, result: Ok(0), ready: None, carries: false }
+}
+
+fn is_signal(step: &Step) -> bool {
+    step.call.starts_with("SIG")
+}
+
+/// What a siginfo_t says, as strace prints it: for real-time signals it takes
+/// `si_band` and `si_fd`, which it does not know of, for `si_pid`, `si_uid`
+/// and `si_int`, which lie in the same places.
+fn siginfo(text: &str) -> Option<Step> {
+    const BAND: &[(i64, &str)] = &[
+        (0x1, "POLLIN"),
+        (0x2, "POLLPRI"),
+        (0x4, "POLLOUT"),
+        (0x8, "POLLERR"),
+        (0x10, "POLLHUP"),
+        (0x40, "POLLRDNORM"),
+        (0x80, "POLLRDBAND"),
+        (0x100, "POLLWRNORM"),
+        (0x200, "POLLWRBAND"),
+    ];
+    const CODES: &[(&str, &str)] = &[
+        ("0x1", "POLL_IN"),
+        ("0x2", "POLL_OUT"),
+        ("0x4", "POLL_ERR"),
+        ("0x6", "POLL_HUP"),
+    ];
+    let field = |name: &str| {
+        let (_, rest) = text.split_once(&format!("{name}="))?;
+        let end = rest.find([',', '}']).unwrap_or(rest.len());
+        Some(&rest[..end])
+    };
+    let name = match field("si_signo")? {
+        "SIGRT_2" => "SIGRTMIN",
+        known @ ("SIGIO" | "SIGTERM") => known,
+        _ => return None,
+    };
+    let code = field("si_code")?;
+    let Some((_, code)) = CODES.iter().find(|(number, _)| *number == code)
+    else {
+        return Some(signal(name, code, "", None));
+    };
+    let (band, fd) = (number(field("si_pid")?)?, number(field("si_int")?)?);
+    let band = BAND.iter().filter(|(bit, _)| band & bit != 0);
+    let band: Vec<&str> = band.map(|(_, name)| *name).collect();
+    Some(signal(name, code, &band.join("|"), Some(fd)))
+}
+
+/// What the kernel says, without what is left out. A model that does not hear
+/// by signals does not tell of those that come.
+fn kernel(
+    threads: &strace::Threads,
+    listener: i64,
+    signals: bool,
+) -> Result<Record> {
     let mut record = Record::new();
     for (tid, calls) in threads {
-        let ours = |it: &&Traced| is_in_scope(it) && !left_out(it, listener);
-        let steps: Vec<Step> = calls.iter().filter(ours).map(step).collect();
+        let mut steps = Vec::new();
+        for it in calls {
+            if is_in_scope(it) && !left_out(it, listener) {
+                steps.push(step(it));
+            }
+            let takes = it.call.starts_with("rt_sigtimedwait");
+            if signals && (it.call == strace::SIGNAL || takes) {
+                steps.extend(siginfo(&it.args));
+            }
+        }
         if !steps.is_empty() {
             record.insert(*tid, steps);
         }
@@ -288,6 +369,7 @@ fn is_in_scope(call: &Traced) -> bool {
         "poll",
         "ppoll",
         "pselect6",
+        "rt_sigtimedwait",
         "select",
         "vfork",
     ];
@@ -328,14 +410,21 @@ fn step(traced: &Traced) -> Step {
         // A descriptor may be in both of select's sets.
         ready.dedup();
     }
-    let carries = call == "epoll_wait" && args.ends_with(", 0");
+    let carries =
+        ["epoll_wait", "poll"].contains(&&**call) && args.ends_with(", 0");
     let fd = match call.as_str() {
         // The set is the first, whom it is about the third.
         "epoll_ctl" => args.split(", ").nth(2).and_then(number),
         _ if args.contains("<socket:") && ready.is_none() => number(args),
         _ => None,
     };
-    Step { call: call.clone(), fd, result: result.clone(), ready, carries }
+    // What fcntl is asked for makes it another call.
+    let commands = ["F_SETOWN_EX", "F_SETSIG"];
+    let command = commands.into_iter().find(|it| {
+        call.starts_with("fcntl") && args.contains(&format!(", {it}, "))
+    });
+    let call = command.unwrap_or(call).to_owned();
+    Step { call, fd, result: result.clone(), ready, carries }
 }
 
 /// Holds what a server tells against what the kernel says.
@@ -373,6 +462,9 @@ fn compare(told: &Record, kernel: &Record) -> Result<()> {
 }
 
 fn agree(told: &Step, kernel: &Step) -> bool {
+    if is_signal(told) {
+        return told == kernel;
+    }
     let named = KERNEL.iter().any(|(name, names)| {
         *name == told.call && names.contains(&&*kernel.call)
     });
@@ -484,6 +576,10 @@ close(3<socket:[4]>)                    = 0
 accept4(3<socket:[4]>, NULL, NULL, 0)   = ? ERESTARTSYS (To be restarted if \
 SA_RESTART is set)
 --- SIGCHLD {si_signo=SIGCHLD, si_code=CLD_EXITED, si_pid=9} ---
+--- SIGRT_2 {si_signo=SIGRT_2, si_code=0x1, si_pid=65, si_uid=0, si_int=8, \
+si_ptr=0x8} ---
+rt_sigtimedwait([INT TERM IO RT_2], {si_signo=SIGIO, si_code=SI_KERNEL}, \
+NULL, 8) = 29 (SIGIO)
 clone(child_stack=NULL, flags=SIGCHLD)  = ? ERESTARTNOINTR (To be restarted)
 clone(child_stack=NULL, flags=SIGCHLD)  = 9
 poll([{fd=-1}, {fd=8<socket:[5]>, events=POLLIN}], 2, -1) = 1 \
@@ -496,7 +592,7 @@ exit_group(0)                           = ?
 
 fn sample() -> Result<Vec<Step>> {
     let threads = [(1, strace::parse(SAMPLE)?)].into();
-    Ok(kernel(&threads, 3)?.remove(&1).unwrap_or_default())
+    Ok(kernel(&threads, 3, true)?.remove(&1).unwrap_or_default())
 }
 
 fn strace_is_read_right() -> Result<(), Failed> {
@@ -520,6 +616,9 @@ fn strace_is_read_right() -> Result<(), Failed> {
         "write 7 EAGAIN",
         "accept4 3 8",
         "accept4 3 EINTR",
+        "SIGRTMIN POLL_IN POLLIN|POLLRDNORM 8 0",
+        "rt_sigtimedwait - 29",
+        "SIGIO SI_KERNEL  - 0",
         "clone - 9",
         "poll - 1 [8]",
         "pselect6 - 2 [3, 8]",
@@ -539,6 +638,9 @@ fn a_lie_is_noticed() -> Result<(), Failed> {
     let kernel = Record::from([(1, steps.clone())]);
     let mut told = steps;
     for step in &mut told {
+        if is_signal(step) {
+            continue;
+        }
         let library =
             KERNEL.iter().find(|(_, names)| names.contains(&&*step.call));
         step.call = library.map_or("?", |(name, _)| *name).to_owned();

@@ -28,13 +28,18 @@ pub struct Traced {
     pub note: String,
 }
 
+/// The call of a line that tells of a signal which a handler gets; its `args`
+/// are what the line says.
+pub const SIGNAL: &str = "---";
+
 /// The calls of each thread, by its number.
 pub type Threads = BTreeMap<i32, Vec<Traced>>;
 
 /// `-D` leaves the server a child of the shell that started it; the rest asks
 /// for whole structures, no bytes, and what each descriptor is.
 const FLAGS: &str = "-D -ff -q -v -y -s 0 --seccomp-bpf -e trace=%desc,\
-                     %network,%process,clock_nanosleep,nanosleep";
+                     %network,%process,clock_nanosleep,nanosleep,\
+                     rt_sigtimedwait";
 
 /// Why nothing can be traced here, if so.
 pub fn missing() -> Option<String> {
@@ -136,8 +141,18 @@ impl Tracing {
 pub fn parse(text: &str) -> Result<Vec<Traced>> {
     let mut calls = Vec::new();
     for line in text.lines() {
-        // Signals, and the thread's end.
-        if line.starts_with("---") || line.starts_with("+++") {
+        // The thread's end.
+        if line.starts_with("+++") {
+            continue;
+        }
+        if let Some(signal) = line.strip_prefix("--- ") {
+            let args = signal.strip_suffix(" ---").unwrap_or(signal);
+            calls.push(Traced {
+                call: SIGNAL.to_owned(),
+                args: args.to_owned(),
+                result: Ok(0),
+                note: String::new(),
+            });
             continue;
         }
         // A call that the end of its process cut off.
