@@ -40,6 +40,9 @@ pub fn lesson(row: &Row) -> Lesson {
         "select_server" | "poll_server" => scans_all(row),
         "epoll_lt" => scans_ready(row),
         "epoll_et" => drains(row),
+        "signal_driven" | "signal_driven-handler" => signals_name(row),
+        "signal_driven-sigio" => signals_nobody(row),
+        name if name.starts_with("aio_file") => through_a_file(row),
         _ => plain(row),
     }
 }
@@ -242,6 +245,64 @@ fn drains(row: &Row) -> Lesson {
         format!(
             "{all} calls a message, {again} of them met EAGAIN; {wasted} \
              calls wasted in all"
+        ),
+    )
+}
+
+fn signals_name(row: &Row) -> Lesson {
+    let Wait { asked, scanned, .. } = row.calls.wait.unwrap_or(NO_WAIT);
+    let all = decimal(row.calls.all_per_message());
+    let signals = decimal(row.calls.signals_per_message);
+    let wasted = decimal(row.calls.wasted_per_message);
+    Lesson::of(
+        row.calls.signals_per_message > 0.9 && asked == 0.0,
+        format!(
+            "{all} calls and {signals} signals a message: each signal said \
+             whose it was, so no call was about all descriptors; {wasted} \
+             calls a message found the queue or a socket empty"
+        ),
+        format!(
+            "{all} calls and {signals} signals a message; a wait was asked \
+             about {} descriptors and looked through {}",
+            short(asked),
+            short(scanned)
+        ),
+    )
+}
+
+fn signals_nobody(row: &Row) -> Lesson {
+    let calls = &row.calls;
+    let polls = calls.per_message.get("poll").copied().unwrap_or(0.0);
+    let all = decimal(calls.all_per_message());
+    let (signals, polls) = (decimal(calls.signals_per_message), decimal(polls));
+    let seen = format!(
+        "{all} calls and {signals} signals a message: a signal says that \
+         someone is ready and not who, so {polls} polls of everyone had to \
+         find out"
+    );
+    let holds = calls.signals_per_message > 0.9
+        && calls.per_message.get("poll").is_some_and(|polls| *polls > 0.9);
+    Lesson::of(holds, seen.clone(), seen)
+}
+
+fn through_a_file(row: &Row) -> Lesson {
+    let calls = &row.calls;
+    let of = |name: &str| calls.per_message.get(name).copied().unwrap_or(0.0);
+    // Each is seen twice: as it is submitted, and when it is complete.
+    let operations = (of("aio_write") + of("aio_read")) / 2.0;
+    let all = decimal(calls.all_per_message());
+    let shown = decimal(operations);
+    let workers = plural(calls.workers, "thread", "threads");
+    Lesson::of(
+        operations > 1.9 && calls.workers > 0,
+        format!(
+            "{all} calls a message, and {shown} operations on a file that \
+             {workers} of glibc carried out while the server waited for other \
+             things"
+        ),
+        format!(
+            "{all} calls a message, and {shown} operations by {workers} of \
+             glibc"
         ),
     )
 }

@@ -1,6 +1,6 @@
 //! Reads what a server recorded with `--watch json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use anyhow::{Context, Result, ensure};
@@ -24,6 +24,10 @@ pub struct Calls {
     pub per_message: BTreeMap<String, f64>,
     /// As many of these as met EAGAIN.
     pub wasted_per_message: f64,
+    /// The signals that came for each of its messages.
+    pub signals_per_message: f64,
+    /// How many other threads did something that the server only asked for.
+    pub workers: usize,
     /// What the waits of that time were about, on average.
     pub wait: Option<Wait>,
 }
@@ -72,6 +76,7 @@ struct Call {
     asked: Option<u64>,
     ready_count: Option<u64>,
     scanned: Option<u64>,
+    by: Vec<u64>,
 }
 
 #[derive(Deserialize)]
@@ -85,6 +90,11 @@ struct Total {
 }
 
 impl Call {
+    /// A signal stands in the record, but the server did not call anything.
+    fn is_signal(&self) -> bool {
+        self.verb == "signal"
+    }
+
     /// By the rule of the renderer's own final table.
     fn wasted(&self) -> bool {
         match self.errno.as_deref() {
@@ -164,8 +174,11 @@ pub fn read(
         .into_iter()
         .filter(|line| !line.calls()[0].verb.is_empty())
         .collect();
+    let calls_of = |line: &Line| {
+        line.calls().iter().filter(|call| !call.is_signal()).count() as u64
+    };
     let sum: u64 =
-        lines.iter().map(|line| line.times() * line.calls().len() as u64).sum();
+        lines.iter().map(|line| line.times() * calls_of(line)).sum();
     ensure!(
         sum == counted,
         "the record has {sum} calls, its summary says {counted}"
@@ -185,7 +198,7 @@ pub fn read(
     for line in &lines {
         let times = line.times_in(scene);
         let slept = line.slept(may_sleep);
-        for call in line.calls() {
+        for call in line.calls().iter().filter(|call| !call.is_signal()) {
             made += times;
             wasted += if call.wasted() { times } else { 0.0 };
             wake_ups += if slept && may_sleep(call) { times } else { 0.0 };
@@ -195,6 +208,8 @@ pub fn read(
     found.made = made.round() as u64;
     found.wasted = wasted.round() as u64;
     found.wake_ups = wake_ups.round() as u64;
+    let by = lines.iter().flat_map(Line::calls).flat_map(|call| &call.by);
+    found.workers = by.collect::<BTreeSet<_>>().len();
     look_closely(&lines, talker, &mut found);
     Ok(found)
 }
@@ -219,6 +234,10 @@ fn look_closely(lines: &[Line], talker: &str, found: &mut Calls) {
             continue;
         }
         for call in line.calls() {
+            if call.is_signal() {
+                found.signals_per_message += times;
+                continue;
+            }
             *found.per_message.entry(call.name.clone()).or_default() += times;
             if call.wasted() {
                 found.wasted_per_message += times;
@@ -235,6 +254,7 @@ fn look_closely(lines: &[Line], talker: &str, found: &mut Calls) {
     }
     // Divided only now, so that whole numbers stay whole.
     found.wasted_per_message /= messages as f64;
+    found.signals_per_message /= messages as f64;
     for times in found.per_message.values_mut() {
         *times /= messages as f64;
     }
@@ -281,6 +301,18 @@ mod tests {
         let lines = [999, 1000, 1500, 2000, 2001].map(|end| call(end, EAGAIN));
         let calls = read_lines(&lines.each_ref().map(|it| &**it), 5).unwrap();
         assert_eq!((calls.made, calls.wasted, calls.wake_ups), (3, 3, 0));
+    }
+
+    #[test]
+    fn a_signal_is_no_call() {
+        let signal = call(1500, r#""verb":"signal","call":"SIGRTMIN","fd":9"#);
+        let lines = [1100, 1200, 1300].map(|end| call(end, READ));
+        let [first, second, third] = lines.each_ref().map(|it| &**it);
+        let signal = signal.replace("1500000", "1250000");
+        let lines = [first, second, &signal, third];
+        let calls = read_lines(&lines, 3).unwrap();
+        assert_eq!((calls.made, calls.signals_per_message), (3, 1.0));
+        assert_eq!(calls.all_per_message(), 1.0);
     }
 
     #[test]
