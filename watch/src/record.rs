@@ -101,6 +101,7 @@ impl Call {
             Some("EAGAIN") => true,
             Some("EINTR") => self.asked.is_some_and(|asked| asked > 0),
             Some(_) => false,
+            None if self.name == "ppoll" && self.asked == Some(0) => true,
             None => {
                 self.ready_count == Some(0) && self.ret.is_some_and(|n| n > 0)
             }

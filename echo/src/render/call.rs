@@ -234,13 +234,15 @@ impl What {
     }
 
     /// Whether it was made for nothing: it met EAGAIN, or it is a wait that
-    /// neither found anything nor slept for as long as it was meant to.
+    /// neither found anything nor slept for as long as it was meant to. A
+    /// ppoll about no descriptor looks for signals, and ends well with EINTR.
     pub fn wasted(&self) -> bool {
         let none = self.found.as_ref().is_some_and(|found| found.count == 0);
         match self.errno() {
             Some(Errno::EAGAIN) => true,
             Some(Errno::EINTR) => self.asked > 0,
             Some(_) => false,
+            None if self.name() == "ppoll" && self.asked == 0 => true,
             None => self.verb == Verb::Wait && none && self.ret > 0,
         }
     }
