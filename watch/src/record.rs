@@ -178,8 +178,7 @@ pub fn read(
     let calls_of = |line: &Line| {
         line.calls().iter().filter(|call| !call.is_signal()).count() as u64
     };
-    let sum: u64 =
-        lines.iter().map(|line| line.times() * calls_of(line)).sum();
+    let sum: u64 = lines.iter().map(|line| line.times() * calls_of(line)).sum();
     ensure!(
         sum == counted,
         "the record has {sum} calls, its summary says {counted}"
