@@ -7,6 +7,9 @@
 //! same place and with the same result, and the other way round. `KERNEL` says
 //! under which names, `LEFT_OUT` and `NO_CALL` what is not compared, and why.
 
+mod operations;
+mod signals;
+#[path = "../strace/mod.rs"]
 mod strace;
 
 use std::collections::BTreeMap;
@@ -23,6 +26,7 @@ use bench::harness::{
 use bench::models::{MODELS, Model};
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
+use signals::{is_signal, siginfo, signal};
 use strace::{Traced, Tracing, number};
 
 /// The function that a server calls, and the kernel's names for it.
@@ -68,6 +72,7 @@ const LISTENER: &str = "LISTENER";
 /// only sometimes, and why.
 const NO_CALL: &[(&str, &str)] = &[
     ("Condvar::wait", "std sleeps in futex only if it has to"),
+    ("aio_suspend", "glibc sleeps in futex only if it has to"),
     ("fork = 0", "fork returns a second time, in the child"),
 ];
 
@@ -122,9 +127,11 @@ fn watching_is_true(model: &Model) -> Result<()> {
     session(&tracing.server, model).context("the session")?;
     let threads = tracing.stop()?;
     let text = fs::read_to_string(tracing.folder.path().join("watch"))?;
-    let (told, listener) = told(&text)?;
+    let Told { record: told, listener, own, operations } = told(&text)?;
+    operations::compare(&operations, &threads)?;
+    operations::every_lie_is_noticed(&operations, &threads)?;
     let signals = told.values().flatten().any(is_signal);
-    let kernel = kernel(&threads, listener, signals)?;
+    let kernel = kernel(&threads, listener, &own, signals)?;
     let steps: usize = kernel.values().map(Vec::len).sum();
     ensure!(steps > 100, "a session of {steps} calls shows little");
     ensure_rich(&kernel, model)?;
@@ -227,10 +234,27 @@ fn ensure_rich(kernel: &Record, model: &Model) -> Result<()> {
     Ok(())
 }
 
-/// What the server says that it called, and its listener.
-fn told(text: &str) -> Result<(Record, i64)> {
+/// What the server says that it did.
+struct Told {
+    record: Record,
+    listener: i64,
+    /// Descriptors by which its own threads, or the kernel, tell it something.
+    own: Vec<i64>,
+    /// What it let others do; no calls of its own.
+    operations: Vec<Value>,
+}
+
+/// How a server calls such a descriptor.
+const OWN: &str = "completions";
+
+/// The size of what a signalfd gives for a signal (signalfd(2)).
+const SIGNALFD_SIGINFO: i64 = 128;
+
+fn told(text: &str) -> Result<Told> {
     let mut record = Record::new();
     let mut listener = None;
+    let (mut own, mut operations) = (Vec::new(), Vec::new());
+    let (mut read, mut signals) = (0, 0);
     for line in text.lines() {
         let object: Value = serde_json::from_str(line)
             .with_context(|| format!("the record's line '{line}'"))?;
@@ -238,6 +262,22 @@ fn told(text: &str) -> Result<(Record, i64)> {
             listener = object["listener"].as_i64();
         } else if object.get("summary").is_none() {
             let tid = object["tid"].as_i64().context("no tid")?;
+            if object["peer"] == OWN {
+                own.extend(object["fd"].as_i64());
+                read += object["ret"].as_i64().unwrap_or(0);
+            }
+            match object["verb"].as_str() {
+                Some("submit" | "complete") => {
+                    operations.push(object);
+                    continue;
+                }
+                // It came out of a descriptor, as bytes: strace sees a read.
+                Some("signal") if object["code"] == "SI_ASYNCIO" => {
+                    signals += 1;
+                    continue;
+                }
+                _ => {}
+            }
             let step = told_step(&object)
                 .with_context(|| format!("the record's line '{line}'"))?;
             let kind = match (&*step.call, &step.result) {
@@ -249,7 +289,12 @@ fn told(text: &str) -> Result<(Record, i64)> {
             }
         }
     }
-    Ok((record, listener.context("the record does not name the listener")?))
+    ensure!(
+        signals == 0 || read == signals * SIGNALFD_SIGINFO,
+        "{read} bytes were read for {signals} signals"
+    );
+    let listener = listener.context("the record does not name the listener")?;
+    Ok(Told { record, listener, own, operations })
 }
 
 fn told_step(object: &Value) -> Result<Step> {
@@ -279,70 +324,22 @@ fn told_step(object: &Value) -> Result<Step> {
     Ok(Step { call: call.to_owned(), fd, result, ready, carries: false })
 }
 
-/// A signal stands among the calls, at its place.
-fn signal(name: &str, code: &str, band: &str, fd: Option<i64>) -> Step {
-    let call = format!("{name} {code} {band}");
-    Step { call, fd, result: Ok(0), ready: None, carries: false }
-}
-
-fn is_signal(step: &Step) -> bool {
-    step.call.starts_with("SIG")
-}
-
-/// What a siginfo_t says, as strace prints it: for real-time signals it takes
-/// `si_band` and `si_fd`, which it does not know of, for `si_pid`, `si_uid`
-/// and `si_int`, which lie in the same places.
-fn siginfo(text: &str) -> Option<Step> {
-    const BAND: &[(i64, &str)] = &[
-        (0x1, "POLLIN"),
-        (0x2, "POLLPRI"),
-        (0x4, "POLLOUT"),
-        (0x8, "POLLERR"),
-        (0x10, "POLLHUP"),
-        (0x40, "POLLRDNORM"),
-        (0x80, "POLLRDBAND"),
-        (0x100, "POLLWRNORM"),
-        (0x200, "POLLWRBAND"),
-    ];
-    const CODES: &[(&str, &str)] = &[
-        ("0x1", "POLL_IN"),
-        ("0x2", "POLL_OUT"),
-        ("0x4", "POLL_ERR"),
-        ("0x6", "POLL_HUP"),
-    ];
-    let field = |name: &str| {
-        let (_, rest) = text.split_once(&format!("{name}="))?;
-        let end = rest.find([',', '}']).unwrap_or(rest.len());
-        Some(&rest[..end])
-    };
-    let name = match field("si_signo")? {
-        "SIGRT_2" => "SIGRTMIN",
-        known @ ("SIGIO" | "SIGTERM") => known,
-        _ => return None,
-    };
-    let code = field("si_code")?;
-    let Some((_, code)) = CODES.iter().find(|(number, _)| *number == code)
-    else {
-        return Some(signal(name, code, "", None));
-    };
-    let (band, fd) = (number(field("si_pid")?)?, number(field("si_int")?)?);
-    let band = BAND.iter().filter(|(bit, _)| band & bit != 0);
-    let band: Vec<&str> = band.map(|(_, name)| *name).collect();
-    Some(signal(name, code, &band.join("|"), Some(fd)))
-}
-
 /// What the kernel says, without what is left out. A model that does not hear
 /// by signals does not tell of those that come.
 fn kernel(
     threads: &strace::Threads,
     listener: i64,
+    own: &[i64],
     signals: bool,
 ) -> Result<Record> {
     let mut record = Record::new();
     for (tid, calls) in threads {
         let mut steps = Vec::new();
         for it in calls {
-            if is_in_scope(it) && !left_out(it, listener) {
+            let moves = matches!(&*it.call, "read" | "write");
+            let own =
+                moves && number(&it.args).is_some_and(|fd| own.contains(&fd));
+            if (is_in_scope(it) || own) && !left_out(it, listener) {
                 steps.push(step(it));
             }
             let takes = it.call.starts_with("rt_sigtimedwait");
@@ -415,6 +412,7 @@ fn step(traced: &Traced) -> Step {
     let fd = match call.as_str() {
         // The set is the first, whom it is about the third.
         "epoll_ctl" => args.split(", ").nth(2).and_then(number),
+        "read" | "write" => number(args),
         _ if args.contains("<socket:") && ready.is_none() => number(args),
         _ => None,
     };
@@ -592,7 +590,7 @@ exit_group(0)                           = ?
 
 fn sample() -> Result<Vec<Step>> {
     let threads = [(1, strace::parse(SAMPLE)?)].into();
-    Ok(kernel(&threads, 3, true)?.remove(&1).unwrap_or_default())
+    Ok(kernel(&threads, 3, &[], true)?.remove(&1).unwrap_or_default())
 }
 
 fn strace_is_read_right() -> Result<(), Failed> {
