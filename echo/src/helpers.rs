@@ -3,45 +3,83 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Mutex;
-
-use nix::unistd::gettid;
+use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::Relaxed};
 
 use crate::Fd;
+use crate::watch::now;
 
-/// What the other threads had read and written when they were last looked at.
-static SEEN: Mutex<BTreeMap<i32, String>> = Mutex::new(BTreeMap::new());
+/// What is known of the other threads and of operations under way.
+static KNOWN: Mutex<Known> =
+    Mutex::new(Known { threads: BTreeMap::new(), submitted: BTreeMap::new() });
+
+struct Known {
+    threads: BTreeMap<i32, Thread>,
+    /// When the operation on the region that begins here was submitted.
+    submitted: BTreeMap<u64, u64>,
+}
+
+/// What a thread had read and written, and when that was seen to have grown.
+struct Thread {
+    counted: String,
+    grown: u64,
+}
+
+/// The last threads that told of themselves, in a ring.
+static TELLERS: [AtomicI32; 256] = [const { AtomicI32::new(0) }; 256];
+static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+/// This thread tells what it does itself, so it does nothing in secret. Safe
+/// in a signal handler.
+pub fn tells(tid: i32) {
+    let at = NEXT.load(Relaxed);
+    if TELLERS[at.wrapping_sub(1) % TELLERS.len()].load(Relaxed) != tid {
+        TELLERS[NEXT.fetch_add(1, Relaxed) % TELLERS.len()].store(tid, Relaxed);
+    }
+}
+
+/// An operation on the region that begins at `offset` is about to begin.
+pub fn submits(offset: u64) {
+    let mut known = KNOWN.lock().expect("nobody panics with it");
+    known.submitted.insert(offset, now());
+}
 
 /// The threads of this process that have read or written something since this
-/// was last asked; how many. The kernel counts it for each thread (proc(5),
-/// /proc/PID/task/TID/io); where it does not, nobody is named. When several
-/// operations were under way, each thread that was at work may have done any
-/// of them.
-pub fn who_worked(names: &mut [Fd]) -> usize {
-    let own = gettid().as_raw();
-    let mut seen = SEEN.lock().expect("nobody panics with it");
-    let mut now = BTreeMap::new();
+/// operation was submitted, but for those that tell of it themselves; how many
+/// there are. One of them did it, if the kernel counts what each thread reads
+/// and writes (proc(5), /proc/PID/task/TID/io).
+pub fn who_worked(offset: u64, names: &mut [Fd]) -> usize {
+    let mut known = KNOWN.lock().expect("nobody panics with it");
+    let Known { threads, submitted } = &mut *known;
+    look(threads);
+    let since = submitted.remove(&offset).unwrap_or(0);
+    let tells = |tid: &i32| TELLERS.iter().any(|it| it.load(Relaxed) == *tid);
+    let worked = threads.iter().filter(|(_, thread)| thread.grown >= since);
+    let worked = worked.map(|(tid, _)| *tid).filter(|tid| !tells(tid));
+    let mut count = 0;
+    for (name, tid) in names.iter_mut().zip(worked) {
+        *name = tid;
+        count += 1;
+    }
+    count
+}
+
+fn look(threads: &mut BTreeMap<i32, Thread>) {
+    let mut live = BTreeMap::new();
     for entry in fs::read_dir("/proc/self/task").into_iter().flatten() {
         let Ok(entry) = entry else { continue };
         let name = entry.file_name();
         let tid = name.to_str().and_then(|name| name.parse().ok());
         let counted = fs::read_to_string(entry.path().join("io"));
-        if let (Some(tid), Ok(counted)) = (tid, counted)
-            && tid != own
-        {
-            now.insert(tid, counted);
-        }
+        let (Some(tid), Ok(counted)) = (tid, counted) else { continue };
+        let thread = match threads.remove(&tid) {
+            Some(known) if known.counted == counted => known,
+            // A new one that has done nothing yet has grown before all time.
+            None if counted.lines().all(|line| line.ends_with(" 0")) => {
+                Thread { counted, grown: 0 }
+            }
+            _ => Thread { counted, grown: now() },
+        };
+        live.insert(tid, thread);
     }
-    let worked = |(tid, counted): &(&i32, &String)| match seen.get(tid) {
-        Some(before) => before != *counted,
-        // A thread that is new has worked if it has counted anything.
-        None => counted.lines().any(|line| !line.ends_with(" 0")),
-    };
-    let mut count = 0;
-    let workers = now.iter().filter(worked).map(|(tid, _)| *tid);
-    for (name, tid) in names.iter_mut().zip(workers) {
-        *name = tid;
-        count += 1;
-    }
-    *seen = now;
-    count
+    *threads = live;
 }

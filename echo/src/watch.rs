@@ -256,6 +256,7 @@ impl Watched {
             return;
         }
         let errno = Errno::last_raw();
+        helpers::tells(event.tid);
         while let Err(err) = write(self.pipe, &event.encode()) {
             if err != Errno::EINTR {
                 READER_GONE.store(true, Relaxed);
@@ -279,6 +280,9 @@ impl Watch for Watched {
             self.write(&event);
             event.t0 = now();
         }
+        if verb == Verb::Submit {
+            helpers::submits(offset);
+        }
         let result = f();
         event.t1 = now();
         event.kind = Kind::After;
@@ -287,7 +291,7 @@ impl Watch for Watched {
             Err(errno) => -i64::from(*errno as i32),
         };
         if verb == Verb::Complete {
-            let by = helpers::who_worked(&mut event.ready);
+            let by = helpers::who_worked(offset, &mut event.ready);
             event.ready_count = by as u32;
         }
         // A forked child returns from the call that its parent made.
