@@ -459,6 +459,60 @@ fn somebody_who_looks_on_sees_how_far_a_round_is() {
     assert_eq!(story.recorder.rest(), None);
 }
 
+/// A signal, and an operation from when it is submitted until it is known.
+fn signal_and_operation(story: &mut Story) {
+    story.accept(MAIN, 7);
+    let mut name = story.event(Kind::Name, Verb::Ask, MAIN, "completions");
+    name.fd = 5;
+    story.recorder.add(&name);
+    let mut signal = story.event(Kind::After, Verb::Signal, MAIN, "SIGRTMIN");
+    (signal.fd, signal.asked, signal.scanned) = (7, 1, 0x41);
+    story.recorder.add(&signal);
+    let mut operation =
+        story.event(Kind::After, Verb::Submit, MAIN, "aio_write");
+    (operation.fd, operation.asked, operation.offset) = (7, 64, 16_384);
+    story.recorder.add(&operation);
+    story.wait(MAIN, &[5]);
+    (operation.verb, operation.ret, operation.ready_count) =
+        (Verb::Complete, 64, 1);
+    operation.ready[0] = 21;
+    story.recorder.add(&operation);
+    story.recorder.end();
+}
+
+#[test]
+fn a_signal_says_why_and_an_operation_where_and_by_whom() {
+    let mut story = Story::json(ALL);
+    signal_and_operation(&mut story);
+    let objects = story.objects();
+    let signal = &objects[2];
+    assert_eq!(signal["peer"], "client 1");
+    assert_eq!(signal["code"], "POLL_IN");
+    assert_eq!(signal["band"], json!(["POLLIN", "POLLRDNORM"]));
+    assert_eq!(signal.get("ret"), None);
+    let (submitted, completed) = (&objects[3], &objects[5]);
+    assert_eq!(submitted["verb"], "submit");
+    assert_eq!(submitted.get("by"), None);
+    assert_eq!(completed["by"], json!([21]));
+    for operation in [submitted, completed] {
+        assert_eq!(operation["offset"], 16_384);
+        assert_eq!(operation["length"], 64);
+    }
+    // The signal is in the table, but no call.
+    let total = &objects[6]["summary"]["total"];
+    assert_eq!((&total["calls"], &total["bytes"]), (&json!(4), &json!(64)));
+    let rows = objects[6]["summary"]["calls"].as_array().unwrap();
+    assert!(rows.iter().any(|row| row["call"] == "SIGRTMIN"));
+
+    let mut story = Story::text(100);
+    signal_and_operation(&mut story);
+    let text = story.written();
+    assert!(text.contains("7 client 1    POLL_IN: POLLIN POLLRDNORM"));
+    assert!(text.contains("7 client 1    64 bytes at 16,384  "), "{text}");
+    assert!(text.contains("64 bytes at 16,384, by thread 21"), "{text}");
+    assert!(text.contains("1 ready, 9 scanned: completions"), "{text}");
+}
+
 #[test]
 fn text_stays_within_its_width_and_explains_once() {
     for width in [100, 80, 60, 40] {
