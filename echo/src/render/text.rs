@@ -102,11 +102,13 @@ impl Text {
     }
 
     /// Adds the last column and writes the line.
-    fn line(&self, text: &str, hidden: usize, took: u64, out: &mut Vec<u8>) {
-        let took = duration(took);
+    fn line(&self, text: &str, hidden: usize, took: &str, out: &mut Vec<u8>) {
         let width = self.width() - TOOK + hidden;
-        // Memory does not fail.
-        let _ = writeln!(out, "{text:<width$}{took:>TOOK$}");
+        let line = match took {
+            "" => text.to_owned(),
+            took => format!("{text:<width$}{took:>TOOK$}"),
+        };
+        let _ = writeln!(out, "{line}");
     }
 
     fn paint(&self, style: &str, text: &str) -> String {
@@ -217,7 +219,11 @@ impl Form for Text {
             }
             None => text += &Self::detail(call),
         }
-        self.line(&text, hidden, call.took(), out);
+        let took = match what.verb {
+            Verb::Signal => String::new(),
+            _ => duration(call.took()),
+        };
+        self.line(text.trim_end(), hidden, &took, out);
         if let Some(names) = below {
             let _ = writeln!(out, "{:DETAIL$}{}", "", names.text);
         }
@@ -240,7 +246,7 @@ impl Form for Text {
             n => format!(", {} calls wasted", grouped(n)),
         };
         let text = format!("{begin:<VERB$}{painted}{wasted}");
-        self.line(&text, hidden, rounds.took, out);
+        self.line(&text, hidden, &duration(rounds.took), out);
     }
 
     fn shows_sleep(&self) -> bool {
@@ -340,6 +346,7 @@ fn wait_result(what: &What, found: &Found) -> String {
     let (asked, count, scanned) = (what.asked, found.count, found.scanned);
     if let Some(errno) = what.errno_name() {
         return match count {
+            0 if asked == 0 => errno,
             0 => format!("{asked} asked: {errno}"),
             // A queue of signals ends like this.
             _ => format!("{errno}; {count} ready, {scanned} scanned"),
