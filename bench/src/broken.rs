@@ -1,6 +1,6 @@
 //! What never to do: one echo server with every famous mistake built in, each
-//! chosen by name. `--fault none` is correct. It exists so that every case of
-//! the suite is proven able to fail; nothing else may use it.
+//! chosen by name, and its twins that make none. It exists so that every case
+//! of the suite is proven able to fail; nothing else may use it.
 
 use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
@@ -13,10 +13,11 @@ use std::process::{Command, ExitCode};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use bytesize::ByteSize;
 use clap::{Parser, ValueEnum};
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{
     Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout,
@@ -29,7 +30,12 @@ use nix::sys::socket::{
 };
 use nix::unistd::{read, write};
 
-/// One famous mistake.
+use crate::sys;
+use spool::{Done, Spool};
+
+mod spool;
+
+/// One famous mistake, or none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Fault {
     /// No mistake: the server that passes every case.
@@ -145,6 +151,34 @@ pub enum Fault {
     OutOfBandSpin,
     /// Crashes at descriptor 1024, as a misused fd_set may.
     Descriptor1024,
+    /// No mistake: a queued signal tells of each change of each client.
+    SignalDriven,
+    /// Takes the signal that tells of a full queue for one that means nothing.
+    OverflowIgnored,
+    /// Leaves its default to the signal that tells of a full queue: death.
+    OverflowDeath,
+    /// Serves whom the first signal in its queue names, and forgets the others.
+    FirstSignalOnly,
+    /// Takes it that no byte comes before it has asked for signals.
+    ArmedTooLate,
+    /// No mistake: every message goes through a file, several at once.
+    Spooled,
+    /// Waits for its file inside the loop.
+    SpoolsInLoop,
+    /// A failure of its file ends the server.
+    SpoolErrorFatal,
+    /// Forgets a client whose bytes its file has failed.
+    SpoolErrorForgotten,
+    /// Sends what its buffer held when reading back has failed.
+    StaleReadBack,
+    /// Writes every message behind the last one.
+    SpoolNeverReused,
+    /// Leaves its default to the signal that a full file raises: death.
+    FileSizeDeath,
+    /// Drops at stop what is on its way through the file.
+    StopDropsSpooled,
+    /// Takes an operation that outlives the grace time for a failure.
+    StopFailsInFlight,
 }
 
 impl Fault {
@@ -161,10 +195,47 @@ impl Fault {
         }
     }
 
+    /// The server that makes no mistake and is otherwise like this one.
+    pub fn twin(self) -> Fault {
+        if self.is_signal_driven() {
+            Fault::SignalDriven
+        } else if self.spools() {
+            Fault::Spooled
+        } else {
+            Fault::None
+        }
+    }
+
+    fn is_signal_driven(self) -> bool {
+        matches!(
+            self,
+            Fault::SignalDriven
+                | Fault::OverflowIgnored
+                | Fault::OverflowDeath
+                | Fault::FirstSignalOnly
+                | Fault::ArmedTooLate
+        )
+    }
+
+    fn spools(self) -> bool {
+        matches!(
+            self,
+            Fault::Spooled
+                | Fault::SpoolsInLoop
+                | Fault::SpoolErrorFatal
+                | Fault::SpoolErrorForgotten
+                | Fault::StaleReadBack
+                | Fault::SpoolNeverReused
+                | Fault::FileSizeDeath
+                | Fault::StopDropsSpooled
+                | Fault::StopFailsInFlight
+        )
+    }
+
     /// The cases of the suite that must fail on it, each by itself.
     pub fn catches(self) -> &'static [&'static str] {
         match self {
-            Fault::None => &[],
+            Fault::None | Fault::SignalDriven | Fault::Spooled => &[],
             Fault::MissedEdge => &["echo_of_any_size"],
             Fault::ShortReadIsDrained => &["data_and_fin_together"],
             Fault::TakesReadsForMessages => &["tiny_socket_buffers"],
@@ -224,6 +295,18 @@ impl Fault {
             Fault::ThreadLeak => &["connect_and_close_storm"],
             Fault::OutOfBandSpin => &["out_of_band_byte"],
             Fault::Descriptor1024 => &["beyond_1024"],
+            Fault::OverflowIgnored => &["signal_queue_overflow"],
+            Fault::OverflowDeath => &["signal_queue_overflow"],
+            Fault::FirstSignalOnly => &["signal_storm"],
+            Fault::ArmedTooLate => &["signal_queue_overflow"],
+            Fault::SpoolsInLoop => &["slow_file"],
+            Fault::SpoolErrorFatal => &["failing_file", "full_disk"],
+            Fault::SpoolErrorForgotten => &["failing_file", "full_disk"],
+            Fault::StaleReadBack => &["failing_file"],
+            Fault::SpoolNeverReused => &["full_disk"],
+            Fault::FileSizeDeath => &["full_disk"],
+            Fault::StopDropsSpooled => &["stop_during_slow_file"],
+            Fault::StopFailsInFlight => &["stop_during_slow_file"],
         }
     }
 
@@ -289,6 +372,8 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
 
 const LISTENER: u64 = u64::MAX;
 const SIGNALS: u64 = u64::MAX - 1;
+const CHANGES: u64 = u64::MAX - 2;
+const SPOOL: u64 = u64::MAX - 3;
 const PAUSE: Duration = Duration::from_millis(100);
 
 struct Connection {
@@ -299,6 +384,8 @@ struct Connection {
     wanted: EpollFlags,
     /// Our FIN is out; what still comes is dropped.
     closing: bool,
+    /// Its bytes are on their way through the file: not waited for.
+    away: bool,
 }
 
 impl Connection {
@@ -326,12 +413,16 @@ struct Server {
     /// Those who wait for their turn, and what was read and not answered yet.
     waiting: VecDeque<TcpStream>,
     unanswered: Vec<(RawFd, usize)>,
+    /// Signals of clients, and those who had more than one turn may take.
+    changes: Option<SignalFd>,
+    again: Vec<RawFd>,
+    spool: Option<Spool>,
 }
 
 fn serve(options: Options) -> Result<ExitCode> {
     let fault = options.fault;
     if fault == Fault::SigpipeDeath {
-        crate::sys::restore_sigpipe()?;
+        sys::restore_sigpipe()?;
     }
     let mut set = SigSet::empty();
     set.add(Signal::SIGTERM);
@@ -347,6 +438,12 @@ fn serve(options: Options) -> Result<ExitCode> {
     .context("signalfd")?;
     if fault != Fault::KilledBySigterm {
         set.thread_block().context("sigprocmask")?;
+    }
+    let mut too_large = SigSet::empty();
+    too_large.add(Signal::SIGXFSZ);
+    if fault != Fault::FileSizeDeath {
+        // The write then ends with EFBIG (setrlimit(2)).
+        too_large.thread_block().context("sigprocmask")?;
     }
 
     let listener = bound(&options)?;
@@ -378,13 +475,31 @@ fn serve(options: Options) -> Result<ExitCode> {
         let event = EpollEvent::new(EpollFlags::EPOLLIN, SIGNALS);
         epoll.add(&signals, event).context("epoll_ctl(signals)")?;
     }
+    let mut changes = None;
+    if fault.is_signal_driven() {
+        let set = sys::change_signals(fault != Fault::OverflowDeath);
+        set.thread_block().context("sigprocmask")?;
+        let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
+        let queue = SignalFd::with_flags(&set, flags).context("signalfd")?;
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, CHANGES);
+        epoll.add(&queue, event).context("epoll_ctl(changes)")?;
+        changes = Some(queue);
+    }
+    let room = options.buffer.as_u64().max(1) as usize;
+    let mut spool = None;
+    if fault.spools() {
+        let opened = Spool::open(fault, room)?;
+        let event = EpollEvent::new(EpollFlags::EPOLLIN, SPOOL);
+        epoll.add(&*opened.bell, event).context("epoll_ctl(spool)")?;
+        spool = Some(opened);
+    }
     let server = Server {
         fault,
         epoll,
         listener: Some(listener),
         signals,
         connections: HashMap::new(),
-        scratch: vec![0; options.buffer.as_u64().max(1) as usize],
+        scratch: vec![0; room],
         grace: options.grace,
         paused_until: None,
         deadline: None,
@@ -395,6 +510,9 @@ fn serve(options: Options) -> Result<ExitCode> {
         inherited: HashMap::new(),
         waiting: VecDeque::new(),
         unanswered: Vec::new(),
+        changes,
+        again: Vec::new(),
+        spool,
     };
     server.run()
 }
@@ -438,6 +556,10 @@ impl Server {
         let mut events = [EpollEvent::empty(); 256];
         loop {
             if self.is_over() {
+                if self.fault == Fault::StopFailsInFlight {
+                    let busy = self.spool.as_ref().is_some_and(Spool::is_busy);
+                    ensure!(!busy, "the file is too slow");
+                }
                 if self.fault != Fault::NoSummary {
                     let _ = writeln!(
                         io::stderr(),
@@ -463,11 +585,85 @@ impl Server {
                             return Ok(code);
                         }
                     }
+                    CHANGES => self.on_changes()?,
+                    SPOOL => {
+                        let spool = self.spool.as_mut();
+                        let done = spool.map(Spool::take_done);
+                        for done in done.into_iter().flatten() {
+                            self.on_done(done)?;
+                        }
+                    }
                     fd => self.on_ready(fd as RawFd, event.events())?,
                 }
             }
+            for fd in std::mem::take(&mut self.again) {
+                self.on_ready(fd, EpollFlags::EPOLLIN)?;
+            }
             self.answer_late();
         }
+    }
+
+    /// Serves whom the queued signals name; everyone, when some did not fit
+    /// into the queue and a plain SIGIO came in their place (fcntl(2)).
+    fn on_changes(&mut self) -> Result<()> {
+        let Some(changes) = &mut self.changes else {
+            return Ok(());
+        };
+        let mut changed = Vec::new();
+        let mut overflow = false;
+        while let Ok(Some(signal)) = changes.read_signal() {
+            if signal.ssi_signo == Signal::SIGIO as u32 {
+                overflow = true;
+            } else {
+                changed.push(signal.ssi_fd);
+            }
+        }
+        if overflow && self.fault != Fault::OverflowIgnored {
+            changed = self.connections.keys().copied().collect();
+        }
+        if self.fault == Fault::FirstSignalOnly {
+            changed.truncate(1);
+        }
+        for fd in changed {
+            self.on_ready(fd, EpollFlags::EPOLLIN)?;
+        }
+        Ok(())
+    }
+
+    /// Sends what has come back from the file.
+    fn on_done(&mut self, done: Done) -> Result<()> {
+        let fd = done.fd;
+        let Some(mut connection) = self.connections.remove(&fd) else {
+            return Ok(());
+        };
+        let bytes = match done.bytes {
+            Ok(bytes) => bytes,
+            Err(error) if self.fault == Fault::SpoolErrorFatal => {
+                return Err(error).context("the spool");
+            }
+            Err(_) if self.fault == Fault::SpoolErrorForgotten => {
+                self.connections.insert(fd, connection);
+                return Ok(());
+            }
+            Err(_) => {
+                self.ended(connection);
+                return Ok(());
+            }
+        };
+        connection.away = false;
+        self.scratch[..bytes.len()].copy_from_slice(&bytes);
+        let lives = self.give(&mut connection, bytes.len()).is_ok()
+            && (self.deadline.is_none()
+                || connection.owes()
+                || matches!(self.drain(&mut connection), Ok(true)));
+        connection.wanted = self.wanted(&connection);
+        let event = EpollEvent::new(connection.wanted, fd as u64);
+        if lives && self.epoll.add(&connection.socket, event).is_ok() {
+            self.connections.insert(fd, connection);
+        } else {
+            self.ended(connection);
+        }
+        Ok(())
     }
 
     /// What a batch has read, from a buffer that only the last one filled.
@@ -490,7 +686,7 @@ impl Server {
     }
 
     fn timeout(&self) -> EpollTimeout {
-        if self.fault == Fault::BusyPoll {
+        if self.fault == Fault::BusyPoll || !self.again.is_empty() {
             return EpollTimeout::ZERO;
         }
         let ends = [self.paused_until, self.deadline];
@@ -604,6 +800,7 @@ impl Server {
             sent: 0,
             wanted: EpollFlags::empty(),
             closing: false,
+            away: false,
         };
         if let Some(bytes) = self.inherited.remove(&fd) {
             connection.pending = bytes;
@@ -613,6 +810,16 @@ impl Server {
             connection.sent = connection.pending.len();
         }
         connection.wanted = self.wanted(&connection);
+        if self.fault.is_signal_driven() {
+            sys::signals_of(connection.socket.as_fd())?;
+            let flags = FcntlArg::F_SETFL(OFlag::O_NONBLOCK | OFlag::O_ASYNC);
+            fcntl(&connection.socket, flags).context("fcntl")?;
+            self.connections.insert(fd, connection);
+            if self.fault != Fault::ArmedTooLate {
+                self.on_ready(fd, EpollFlags::EPOLLIN)?;
+            }
+            return Ok(());
+        }
         let event = EpollEvent::new(connection.wanted, fd as u64);
         match self.epoll.add(&connection.socket, event) {
             Ok(()) => {
@@ -628,6 +835,9 @@ impl Server {
 
     fn wanted(&self, connection: &Connection) -> EpollFlags {
         let (input, output) = (EpollFlags::EPOLLIN, EpollFlags::EPOLLOUT);
+        if self.fault.is_signal_driven() {
+            return input;
+        }
         let owes = connection.owes();
         let direction = if owes { output } else { input };
         direction
@@ -654,7 +864,7 @@ impl Server {
         match self.echo(&mut connection, ready) {
             Ok(true) => {
                 let wanted = self.wanted(&connection);
-                if wanted != connection.wanted {
+                if wanted != connection.wanted && !connection.away {
                     connection.wanted = wanted;
                     let mut event = EpollEvent::new(wanted, fd as u64);
                     let socket = &connection.socket;
@@ -720,12 +930,24 @@ impl Server {
         {
             return Ok(true);
         }
+        let mut turns = 16;
         loop {
             let n = match self.take(connection)? {
                 Some(0) => return Ok(false),
                 Some(n) => n,
                 None => return Ok(true),
             };
+            if let Some(spool) = &mut self.spool {
+                let fd = connection.socket.as_raw_fd();
+                let Some(done) = spool.order(fd, &self.scratch[..n]) else {
+                    connection.away = true;
+                    let _ = self.epoll.delete(&connection.socket);
+                    return Ok(true);
+                };
+                if done.bytes.is_err() {
+                    return Ok(false);
+                }
+            }
             if self.fault == Fault::TakesReadsForMessages {
                 let whole = n.next_multiple_of(64).min(self.scratch.len());
                 self.give(connection, whole)?;
@@ -739,8 +961,13 @@ impl Server {
             self.give(connection, n)?;
             let more = match self.fault {
                 Fault::ShortReadIsDrained => n == self.scratch.len(),
-                _ => false,
+                fault => fault.is_signal_driven(),
             };
+            turns -= 1;
+            if more && turns == 0 && self.fault.is_signal_driven() {
+                self.again.push(connection.socket.as_raw_fd());
+                return Ok(true);
+            }
             if !more || connection.owes() {
                 return Ok(true);
             }
@@ -853,8 +1080,11 @@ impl Server {
             match self.take(connection)? {
                 Some(0) => return Ok(false),
                 Some(_) => {}
-                None => break,
+                None => return Ok(true),
             }
+        }
+        if self.fault.is_signal_driven() {
+            self.again.push(connection.socket.as_raw_fd());
         }
         Ok(true)
     }
@@ -914,6 +1144,10 @@ impl Server {
             if self.fault == Fault::StopDropsOwed {
                 connection.pending.clear();
                 connection.sent = 0;
+            }
+            if connection.away && self.fault != Fault::StopDropsSpooled {
+                self.connections.insert(fd, connection);
+                continue;
             }
             if connection.owes()
                 || matches!(self.drain(&mut connection), Ok(true))

@@ -2,12 +2,14 @@
 #![allow(unsafe_code)]
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::sys::signal::{
     SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction,
 };
+use nix::{errno::Errno, unistd::getpid};
 
 /// Runs `prepare` in the child, between fork and exec.
 ///
@@ -33,4 +35,41 @@ pub(crate) fn restore_sigpipe() -> io::Result<()> {
     // to see fail.
     unsafe { sigaction(Signal::SIGPIPE, &action) }?;
     Ok(())
+}
+
+/// The real-time signal that tells the broken server of a client's change.
+fn change() -> libc::c_int {
+    libc::SIGRTMIN() + 3
+}
+
+/// fcntl(2); the libc crate leaves it out.
+const F_SETSIG: libc::c_int = 10;
+
+/// Real-time signals of changes; with `overflow` also SIGIO, which the kernel
+/// sends when no more of them fit into the queue.
+pub(crate) fn change_signals(overflow: bool) -> SigSet {
+    let mut set = SigSet::empty();
+    if overflow {
+        set.add(Signal::SIGIO);
+    }
+    let mut set: libc::sigset_t = *set.as_ref();
+    // SAFETY: `set` is a set of our own, made by sigemptyset; the call writes
+    // nowhere else, and refuses a number that is none.
+    unsafe { libc::sigaddset(&mut set, change()) };
+    // SAFETY: made by sigemptyset and sigaddset; no function that names its
+    // members by nix's `Signal`, which knows no real-time ones, is called.
+    unsafe { SigSet::from_sigset_t_unchecked(set) }
+}
+
+/// Lets `socket` tell this process of its changes by that signal, as soon as
+/// O_ASYNC is set.
+pub(crate) fn signals_of(socket: BorrowedFd) -> nix::Result<()> {
+    let (fd, own) = (socket.as_raw_fd(), getpid().as_raw());
+    // SAFETY: both commands take a number and change only the open file,
+    // which lives as long as it is borrowed.
+    let done = unsafe { libc::fcntl(fd, libc::F_SETOWN, own) };
+    Errno::result(done)?;
+    // SAFETY: as above.
+    let done = unsafe { libc::fcntl(fd, F_SETSIG, change()) };
+    Errno::result(done).map(drop)
 }

@@ -12,7 +12,10 @@ use crate::models::Limits;
 
 mod blocked;
 mod crowd;
+mod files;
+mod saboteur;
 mod scarcity;
+mod signals;
 mod stop;
 mod transfer;
 
@@ -159,6 +162,8 @@ pub static CASES: &[&[Case]] = &[
     blocked::CASES,
     crowd::CASES,
     scarcity::CASES,
+    signals::CASES,
+    files::CASES,
     stop::CASES,
 ];
 

@@ -1,23 +1,16 @@
 //! Too few descriptors, failing system calls, and what is left of memory and
 //! of CPU time when the work is done.
 
-use std::fs;
-use std::io::{ErrorKind, Read, Seek, SeekFrom};
-use std::process::{Child, Command, Stdio};
-use std::thread;
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::sys::prctl;
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::unistd::Pid;
-use tempfile::NamedTempFile;
 
 use super::crowd::{everyone_is_served, no_room_for, one_of_many};
+use super::saboteur::Saboteur;
 use super::stop::outlived;
 use super::{Case, Context, Outcome};
-use crate::harness::{Client, PATIENCE, Server, Start, Target};
-use crate::sys;
+use crate::harness::{Client, PATIENCE, Start, Target};
 
 pub(super) static CASES: &[Case] = &[
     Case {
@@ -138,140 +131,17 @@ fn allowed_idle_share(context: &Context) -> f64 {
     }
 }
 
-/// strace, attached to a running server, which makes some system calls fail.
-struct Saboteur {
-    strace: Child,
-    log: NamedTempFile,
-}
-
 /// Any of the calls that a server may read, write, wait and accept with; the
 /// mark lets strace pass over those that a machine does not have.
 const WAITS_AND_COPIES: &str = "?read,?recvfrom,?recvmsg,?readv,?write,?sendto,\
     ?sendmsg,?writev,?epoll_wait,?epoll_pwait,?epoll_pwait2,?poll,?ppoll,\
     ?select,?pselect6,?accept,?accept4";
 
-impl Saboteur {
-    /// Lets every other of the first `last` of each of `calls` fail with
-    /// `error`. An outcome instead when that cannot be done here.
-    ///
-    /// There is a last one so that strace can leave in peace: a call that it
-    /// leaves in the middle of has its number destroyed (ENOSYS).
-    ///
-    /// Never `retval=`: it skips the call and pretends that it was made, so
-    /// that bytes are lost which no server could have kept.
-    fn begin(
-        server: &Server,
-        calls: &str,
-        error: &str,
-        last: usize,
-    ) -> Result<std::result::Result<Saboteur, Outcome>> {
-        let log = NamedTempFile::new().context("a file for strace")?;
-        let mut stderr = tempfile::tempfile().context("a file for strace")?;
-        let mut command = Command::new("strace");
-        command
-            .args(["-f", "-qq", "-e", "signal=none", "-e"])
-            .arg(format!("trace={calls}"))
-            .arg("-e")
-            .arg(format!("inject={calls}:error={error}:when=1..{last}+2"))
-            .arg("-o")
-            .arg(log.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(stderr.try_clone()?);
-        let tree = server.tree();
-        for pid in &tree {
-            command.arg("-p").arg(pid.to_string());
-        }
-        sys::in_child(&mut command, || {
-            // A blocked SIGTERM would be inherited, and it must not outlive
-            // the case that started it.
-            SigSet::empty().thread_set_mask()?;
-            prctl::set_pdeathsig(Signal::SIGTERM)?;
-            Ok(())
-        });
-        let strace = match command.spawn() {
-            Ok(strace) => strace,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                let why = "strace is not installed";
-                return Ok(Err(Outcome::Skipped(why.to_string())));
-            }
-            Err(error) => return Err(error).context("strace"),
-        };
-        let mut saboteur = Saboteur { strace, log };
-        let deadline = Instant::now() + PATIENCE;
-        while !tree.iter().all(|&pid| saboteur.has_attached_to(pid)) {
-            if saboteur.strace.try_wait()?.is_some() {
-                let mut said = String::new();
-                stderr.seek(SeekFrom::Start(0))?;
-                stderr.read_to_string(&mut said)?;
-                let why = format!("strace cannot attach: {}", said.trim());
-                return Ok(Err(Outcome::Skipped(why)));
-            }
-            ensure!(Instant::now() < deadline, "strace does not attach");
-            thread::sleep(Duration::from_millis(2));
-        }
-        Ok(Ok(saboteur))
-    }
-
-    fn has_attached_to(&self, pid: i32) -> bool {
-        let tracer = format!("TracerPid:\t{}\n", self.strace.id());
-        let tasks = fs::read_dir(format!("/proc/{pid}/task"));
-        tasks.into_iter().flatten().flatten().all(|task| {
-            fs::read_to_string(task.path().join("status"))
-                .is_ok_and(|status| status.contains(&tracer))
-        })
-    }
-
-    /// Leaves the server alone again; how many calls failed.
-    fn end(mut self) -> Result<usize> {
-        let deadline = Instant::now() + PATIENCE;
-        let (mut failed, mut still) = (self.failed()?, 0);
-        while still < 3 && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(20));
-            let now = self.failed()?;
-            still = if now == failed { still + 1 } else { 0 };
-            failed = now;
-        }
-        self.detach();
-        Ok(failed)
-    }
-
-    fn failed(&self) -> Result<usize> {
-        let log = fs::read_to_string(self.log.path())?;
-        Ok(log.matches("(INJECTED)").count())
-    }
-
-    fn detach(&mut self) {
-        let Ok(None) = self.strace.try_wait() else {
-            return;
-        };
-        // Asked to end, strace lets its tracees go on untouched.
-        if let Ok(pid) = i32::try_from(self.strace.id()) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        }
-        let deadline = Instant::now() + PATIENCE;
-        while let Ok(None) = self.strace.try_wait() {
-            if Instant::now() >= deadline {
-                let _ = self.strace.kill();
-                let _ = self.strace.wait();
-                return;
-            }
-            thread::sleep(Duration::from_millis(2));
-        }
-    }
-}
-
-impl Drop for Saboteur {
-    fn drop(&mut self) {
-        self.detach();
-    }
-}
-
 fn injected_eintr(context: &Context) -> Result<Outcome> {
     let mut server = context.start()?;
     server.client(0)?.finish()?;
     let saboteur =
-        match Saboteur::begin(&server, WAITS_AND_COPIES, "EINTR", 200)? {
+        match Saboteur::every_other(&server, WAITS_AND_COPIES, "EINTR", 200)? {
             Ok(saboteur) => saboteur,
             Err(outcome) => return Ok(outcome),
         };
@@ -302,7 +172,8 @@ fn injected_accept_errors(context: &Context) -> Result<Outcome> {
     let mut server = context.start()?;
     for (error, last) in errors {
         let calls = "?accept,?accept4";
-        let saboteur = match Saboteur::begin(&server, calls, error, last)? {
+        let saboteur = match Saboteur::every_other(&server, calls, error, last)?
+        {
             Ok(saboteur) => saboteur,
             Err(outcome) => return Ok(outcome),
         };
@@ -329,11 +200,11 @@ fn injected_accept_errors(context: &Context) -> Result<Outcome> {
 fn injected_epoll_ctl_enomem(context: &Context) -> Result<Outcome> {
     let mut server = context.start()?;
     server.client(0)?.finish()?;
-    let saboteur = match Saboteur::begin(&server, "?epoll_ctl", "ENOMEM", 200)?
-    {
-        Ok(saboteur) => saboteur,
-        Err(outcome) => return Ok(outcome),
-    };
+    let saboteur =
+        match Saboteur::every_other(&server, "?epoll_ctl", "ENOMEM", 200)? {
+            Ok(saboteur) => saboteur,
+            Err(outcome) => return Ok(outcome),
+        };
     let mut served = 0;
     let clients = (0..12).try_for_each(|id| {
         let mut client = server.client(id)?;

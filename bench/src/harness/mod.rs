@@ -133,6 +133,12 @@ pub struct Start {
     pub args: Vec<String>,
     /// RLIMIT_NOFILE, soft and hard.
     pub descriptors: Option<u64>,
+    /// RLIMIT_SIGPENDING, soft and hard. The kernel holds it against the
+    /// signals that are pending for all processes of the user.
+    pub pending_signals: Option<u64>,
+    /// RLIMIT_FSIZE, soft and hard; a standard output that is a file has it
+    /// as well.
+    pub file_size: Option<u64>,
     /// Where it listens; a free port of 127.0.0.1 if not said.
     pub addr: Option<String>,
     /// What its standard output and error are.
@@ -248,7 +254,12 @@ fn spawn(target: &Target, start: &Start, addr: &str) -> Result<Server> {
         Output::Closed => {}
     }
     command.stdin(Stdio::null()).process_group(0);
-    let (parent, start) = (getpid(), (start.descriptors, start.output));
+    let (parent, output) = (getpid(), start.output);
+    let limits = [
+        (Resource::RLIMIT_NOFILE, start.descriptors),
+        (Resource::RLIMIT_SIGPENDING, start.pending_signals),
+        (Resource::RLIMIT_FSIZE, start.file_size),
+    ];
     sys::in_child(&mut command, move || {
         // A mask outlives exec, and this program may have blocked signals.
         SigSet::empty().thread_set_mask()?;
@@ -257,10 +268,12 @@ fn spawn(target: &Target, start: &Start, addr: &str) -> Result<Server> {
             // The parent died before the line above: nobody will be told.
             return Err(io::ErrorKind::NotFound.into());
         }
-        if let Some(limit) = start.0 {
-            setrlimit(Resource::RLIMIT_NOFILE, limit, limit)?;
+        for (resource, limit) in limits {
+            if let Some(limit) = limit {
+                setrlimit(resource, limit, limit)?;
+            }
         }
-        if start.1 == Output::Closed {
+        if output == Output::Closed {
             close(1)?;
             close(2)?;
         }
@@ -383,6 +396,17 @@ impl Server {
     pub fn signal(&self, signal: Signal) -> Result<()> {
         kill(Pid::from_raw(self.pid), signal)
             .with_context(|| format!("{signal} to the server"))
+    }
+
+    /// Sends a signal to the server and its children.
+    pub fn signal_all(&self, signal: Signal) -> Result<()> {
+        for pid in self.tree() {
+            match kill(Pid::from_raw(pid), signal) {
+                Ok(()) | Err(Errno::ESRCH) => {}
+                Err(errno) => return Err(errno).context("kill"),
+            }
+        }
+        Ok(())
     }
 
     /// Its exit status, if it has ended.
