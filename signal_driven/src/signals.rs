@@ -111,7 +111,10 @@ impl Signals {
         watch.signal(&Came { name: name(number), fd, code, band });
         match number {
             SIGTERM | SIGINT => Signal::Stop,
-            SIGIO => Signal::Somebody(self.sent == Sent::Realtime),
+            SIGIO => {
+                let overflow = self.sent == Sent::Realtime;
+                Signal::Somebody(overflow && code == libc::SI_KERNEL)
+            }
             _ if fd >= 0 => Signal::Ready(fd),
             _ => Signal::Stray,
         }

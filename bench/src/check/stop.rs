@@ -298,17 +298,6 @@ pub(super) fn outlived<T>(server: &mut Server, result: Result<T>) -> Result<T> {
     result
 }
 
-/// Sends a signal to every process of the server.
-fn signal_all(server: &Server, signal: Signal) -> Result<()> {
-    for pid in server.tree() {
-        match kill(Pid::from_raw(pid), signal) {
-            Ok(()) | Err(Errno::ESRCH) => {}
-            Err(error) => return Err(error).context("kill"),
-        }
-    }
-    Ok(())
-}
-
 fn pause_and_continue(context: &Context) -> Result<Outcome> {
     let rounds = context.size(3, 20);
     let mut server = context.start()?;
@@ -317,15 +306,15 @@ fn pause_and_continue(context: &Context) -> Result<Outcome> {
     let result = (0..rounds).try_for_each(|_| {
         // Once while it waits, once while bytes are under way.
         thread::sleep(pause);
-        signal_all(&server, Signal::SIGSTOP)?;
+        server.signal_all(Signal::SIGSTOP)?;
         thread::sleep(pause);
-        signal_all(&server, Signal::SIGCONT)?;
+        server.signal_all(Signal::SIGCONT)?;
         client.round_trip(64)?;
         client.send(64 << 10)?;
-        signal_all(&server, Signal::SIGSTOP)?;
+        server.signal_all(Signal::SIGSTOP)?;
         thread::sleep(pause);
         client.send(64 << 10)?;
-        signal_all(&server, Signal::SIGCONT)?;
+        server.signal_all(Signal::SIGCONT)?;
         client.receive(128 << 10)
     });
     outlived(&mut server, result).context("with SIGSTOP and SIGCONT")?;
