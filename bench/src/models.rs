@@ -210,7 +210,7 @@ pub static MODELS: &[Model] = &[
         binary: "aio_file",
         args: &[],
         entry: echo::main::<aio_file::Server>,
-        summary: "threads of glibc copy to a file and back; a signal says when",
+        summary: "glibc's threads copy to a file and back; a signal says when",
         sleeps_in: "poll",
         limits: NO_LIMITS,
         try_it: "nc, with --watch text",

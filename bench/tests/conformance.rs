@@ -12,8 +12,9 @@ fn main() -> ExitCode {
     bench::serve_if_asked();
     harness::raise_descriptor_limit();
     let mut args = Arguments::from_args();
-    // More at a time would measure each other.
-    args.test_threads = Some(args.test_threads.unwrap_or(2).min(2));
+    // Most cases mostly wait, so that there is room for more at a time than
+    // there are cores; those that measure run alone.
+    args.test_threads = Some(args.test_threads.unwrap_or(4).min(4));
     let trials = MODELS
         .iter()
         .flat_map(|model| {
