@@ -296,7 +296,7 @@ impl<W: Watch> EventLoop<W> {
         let (call, why) = (it.call, err.desc());
         let why = format!("{call}: {why} ({err:?}); choose another --spool");
         self.listener.dropped(&why);
-        let (fd, _) = self.operations.end(slot);
+        let (fd, _) = self.operations.fail(slot);
         self.on_gone(fd);
     }
 

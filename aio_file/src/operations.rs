@@ -23,8 +23,10 @@ const LIMIT: Duration = Duration::from_millis(10);
 /// All slots: a fixed number, and all that they need is there from the start.
 pub struct Operations {
     slots: Vec<Slot>,
-    /// The lowest comes first: the spool grows only as far as it must.
-    free: BinaryHeap<Reverse<usize>>,
+    /// The first to be taken is the lowest, so that the spool grows only as
+    /// far as it must; but those after the others that failed last: when the
+    /// disk is full, the regions that have their place on it go on.
+    free: BinaryHeap<Reverse<(u32, usize)>>,
     /// Clients that are readable while no slot is free.
     waiting: VecDeque<Fd>,
     /// Slots whose operation may have ended.
@@ -54,6 +56,8 @@ pub struct Slot {
     length: usize,
     /// How much of it this call has moved.
     moved: usize,
+    /// How many messages in a row were lost here.
+    failures: u32,
 }
 
 pub const WRITE: &str = "aio_write";
@@ -75,10 +79,11 @@ impl Operations {
             start: (slot * buffer) as u64,
             length: 0,
             moved: 0,
+            failures: 0,
         });
         Operations {
             slots: slots.collect(),
-            free: (0..count).map(Reverse).collect(),
+            free: (0..count).map(|slot| Reverse((0, slot))).collect(),
             waiting: VecDeque::with_capacity(256),
             ended: VecDeque::with_capacity(count.max(256)),
             notify,
@@ -124,7 +129,7 @@ impl Operations {
         if self.busy() == 0 {
             self.ask_at = Instant::now() + PATIENCE;
         }
-        let Reverse(slot) = self.free.pop().expect("a slot is free");
+        let Reverse((_, slot)) = self.free.pop().expect("a slot is free");
         let it = &mut self.slots[slot];
         it.client = client;
         it.length = it.operation.lend(bytes);
@@ -137,10 +142,16 @@ impl Operations {
     /// Frees a slot whose operation is not in flight; whose, and the bytes.
     pub fn end(&mut self, slot: usize) -> (Fd, Pending) {
         let it = &mut self.slots[slot];
-        self.free.push(Reverse(slot));
+        self.free.push(Reverse((it.failures, slot)));
         self.quiet -= usize::from(it.quiet);
         let client = mem::replace(&mut it.client, -1);
         (client, it.operation.take())
+    }
+
+    /// As `end`, of a slot whose operation has failed.
+    pub fn fail(&mut self, slot: usize) -> (Fd, Pending) {
+        self.slots[slot].failures += 1;
+        self.end(slot)
     }
 
     /// The message in this slot; `None` if there is none.
@@ -262,7 +273,31 @@ impl Slot {
         self.moved += n;
         if self.moved == self.length && self.call == WRITE {
             (self.call, self.moved) = (READ, 0);
+            self.failures = 0;
         }
         self.moved < self.length
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_that_failed_is_taken_after_the_others() {
+        let spool = Spool::open(None).expect("a file");
+        let mut all = Operations::new(spool, 3, 8, Notify::Suspend);
+        let take = |all: &mut Operations| all.begin(7, Pending::default());
+        assert_eq!(take(&mut all), 0);
+        all.fail(0);
+        assert_eq!([take(&mut all), take(&mut all)], [1, 2]);
+        all.fail(2);
+        all.end(1);
+        assert_eq!(take(&mut all), 1);
+        // Nobody else is left, and one that works again is first again.
+        assert_eq!(take(&mut all), 0);
+        all.get_mut(0).expect("in use").moved(0);
+        all.end(0);
+        assert_eq!(take(&mut all), 0);
     }
 }

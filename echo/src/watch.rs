@@ -256,7 +256,6 @@ impl Watched {
             return;
         }
         let errno = Errno::last_raw();
-        helpers::tells(event.tid);
         while let Err(err) = write(self.pipe, &event.encode()) {
             if err != Errno::EINTR {
                 READER_GONE.store(true, Relaxed);
@@ -280,8 +279,10 @@ impl Watch for Watched {
             self.write(&event);
             event.t0 = now();
         }
-        if verb == Verb::Submit {
-            helpers::submits(offset);
+        match verb {
+            Verb::Submit => helpers::submits(offset),
+            // Before it does what another thread could see it do.
+            _ => helpers::tells(event.tid),
         }
         let result = f();
         event.t1 = now();

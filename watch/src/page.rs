@@ -242,7 +242,7 @@ fn notes() -> String {
     let notes = [
         (
             "calls/message",
-            "W  system calls from client 1's second message to its last, for \
+            "W  calls from client 1's second message to its last, for \
              each message",
         ),
         (

@@ -63,7 +63,7 @@ fn regions_are_used_again() {
 }
 
 /// Whoever does not fit is dropped, and the others are served; and there is
-/// room for them always, for the lowest region is the first to be used.
+/// room for them always, for a region that has worked is used again.
 #[test]
 fn a_full_spool_ends_clients_and_not_the_server() {
     for notify in ["signal", "thread", "suspend"] {
