@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::OnceLock;
 
 use anyhow::{Context, Result};
-use echo::{Came, Fd, Watch};
+use echo::{Came, Fd, Watch, signal_set};
 use libc::{c_int, signalfd_siginfo, sigval};
 use nix::fcntl::OFlag;
 use nix::sys::signal::{SigmaskHow, sigprocmask};
@@ -62,7 +62,7 @@ impl Notices {
     }
 
     fn signals() -> Result<Self> {
-        let mask = sys::set_of(signal());
+        let mask = signal_set(&[signal()]);
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None)
             .context("sigprocmask")?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;

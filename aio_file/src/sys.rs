@@ -272,15 +272,6 @@ fn value_of(slot: usize) -> sigval {
     sigval { sival_ptr: ptr::without_provenance_mut(slot) }
 }
 
-/// A set of one signal that nix has no name for.
-pub fn set_of(signal: c_int) -> SigSet {
-    let mut set = *SigSet::empty().as_ref();
-    // SAFETY: `set` is a set, and ours; a number that is no signal is refused.
-    unsafe { libc::sigaddset(&mut set, signal) };
-    // SAFETY: initialised by nix, and changed by sigaddset only.
-    unsafe { SigSet::from_sigset_t_unchecked(set) }
-}
-
 /// No signal was read yet.
 pub fn no_signal() -> signalfd_siginfo {
     // SAFETY: it consists of numbers, and zeros are some.

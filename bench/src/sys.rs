@@ -48,17 +48,10 @@ const F_SETSIG: libc::c_int = 10;
 /// Real-time signals of changes; with `overflow` also SIGIO, which the kernel
 /// sends when no more of them fit into the queue.
 pub(crate) fn change_signals(overflow: bool) -> SigSet {
-    let mut set = SigSet::empty();
-    if overflow {
-        set.add(Signal::SIGIO);
+    match overflow {
+        true => echo::signal_set(&[change(), libc::SIGIO]),
+        false => echo::signal_set(&[change()]),
     }
-    let mut set: libc::sigset_t = *set.as_ref();
-    // SAFETY: `set` is a set of our own, made by sigemptyset; the call writes
-    // nowhere else, and refuses a number that is none.
-    unsafe { libc::sigaddset(&mut set, change()) };
-    // SAFETY: made by sigemptyset and sigaddset; no function that names its
-    // members by nix's `Signal`, which knows no real-time ones, is called.
-    unsafe { SigSet::from_sigset_t_unchecked(set) }
 }
 
 /// Lets `socket` tell this process of its changes by that signal, as soon as

@@ -11,7 +11,6 @@ compile_error!(
 mod cli;
 mod connections;
 mod event;
-mod helpers;
 mod listener;
 mod pending;
 mod render;
@@ -20,6 +19,7 @@ mod stop;
 mod sys;
 mod tally;
 mod watch;
+mod workers;
 
 pub use cli::{NoFlags, duration};
 pub use connections::Connections;
@@ -28,7 +28,7 @@ pub use pending::{Pending, Scratch};
 pub use render::render_if_asked;
 pub use server::{Server, is_renderer, main};
 pub use stop::{Stop, StopFd, StopFlag, StopSignal};
-pub use sys::accept4;
+pub use sys::{accept4, signal_set};
 pub use tally::tally;
 pub use watch::{Came, Region, Unwatched, Watch, Watched};
 

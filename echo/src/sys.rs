@@ -27,6 +27,18 @@ pub fn accept4(listener: impl AsFd, flags: SockFlag) -> nix::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// A set of signals, real-time ones too, which nix's `Signal` does not know.
+/// nix's `SigSet::iter` and `SigSet::wait` panic on such a set.
+pub fn signal_set(numbers: &[libc::c_int]) -> SigSet {
+    let mut set = *SigSet::empty().as_ref();
+    for number in numbers {
+        // SAFETY: `set` is initialised, and a wrong number is refused.
+        unsafe { libc::sigaddset(&mut set, *number) };
+    }
+    // SAFETY: it was emptied and added to, and nothing else.
+    unsafe { SigSet::from_sigset_t_unchecked(set) }
+}
+
 thread_local! {
     /// The connection whose calls a stop interrupts in this thread, or -1. It
     /// has a constant initial value and no destructor, so that a signal

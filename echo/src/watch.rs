@@ -6,8 +6,7 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{Pid, getpid, gettid, write};
 
 use crate::event::{CALL_LENGTH, Event, Kind, READY_SHOWN, Verb};
-use crate::helpers;
-use crate::{Fd, Stop};
+use crate::{Fd, Stop, workers};
 
 /// Sees every system call of a model. Each verb runs the call that it is given
 /// and classifies it for the reader, even when nobody watches.
@@ -280,9 +279,9 @@ impl Watch for Watched {
             event.t0 = now();
         }
         match verb {
-            Verb::Submit => helpers::submits(offset),
+            Verb::Submit => workers::submits(offset),
             // Before it does what another thread could see it do.
-            _ => helpers::tells(event.tid),
+            _ => workers::tells(event.tid),
         }
         let result = f();
         event.t1 = now();
@@ -292,7 +291,7 @@ impl Watch for Watched {
             Err(errno) => -i64::from(*errno as i32),
         };
         if verb == Verb::Complete {
-            let by = helpers::who_worked(offset, &mut event.ready);
+            let by = workers::who_worked(offset, &mut event.ready);
             event.ready_count = by as u32;
         }
         // A forked child returns from the call that its parent made.

@@ -1,7 +1,7 @@
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
-use echo::{Came, Fd, Timeout, Watch};
+use echo::{Came, Fd, Timeout, Watch, signal_set};
 use libc::{SIGINT, SIGIO, SIGTERM, c_int};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -39,7 +39,7 @@ impl Signals {
     /// the queue until a wait takes them.
     pub fn new(flags: &Flags) -> Result<Self> {
         let numbers = [SIGIO, SIGTERM, SIGINT, libc::SIGRTMIN()];
-        let all = sys::set_of(&numbers);
+        let all = signal_set(&numbers);
         let mut others = SigSet::empty();
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all), Some(&mut others))
             .context("sigprocmask")?;

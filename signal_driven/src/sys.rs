@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, AtomicI64, Ordering::Relaxed};
 
-use echo::Fd;
+use echo::{Fd, signal_set};
 use libc::{c_int, siginfo_t, timespec};
 use nix::errno::Errno;
 use nix::sys::signal::SigSet;
@@ -49,17 +49,6 @@ pub fn set_signal(fd: Fd, number: c_int) -> nix::Result<c_int> {
     Errno::result(done)
 }
 
-/// A set of signals, real-time ones too, which nix's `Signal` does not know.
-pub fn set_of(numbers: &[c_int]) -> SigSet {
-    let mut set = *SigSet::empty().as_ref();
-    for number in numbers {
-        // SAFETY: `set` is initialised, and a wrong number is refused.
-        unsafe { libc::sigaddset(&mut set, *number) };
-    }
-    // SAFETY: it was emptied and added to, and nothing else.
-    unsafe { SigSet::from_sigset_t_unchecked(set) }
-}
-
 /// `sigtimedwait(2)`: takes the next of these signals from the queue. Until it
 /// comes it sleeps, for `timeout` at most, or for ever.
 pub fn sigtimedwait(
@@ -69,10 +58,10 @@ pub fn sigtimedwait(
 ) -> nix::Result<c_int> {
     let mut place = MaybeUninit::<siginfo_t>::uninit();
     let limit = timeout.as_ref().map_or(ptr::null(), ptr::from_ref);
-    // SAFETY: `set` and `limit` are read during the call only; `place` is room
+    let room = place.as_mut_ptr();
+    // SAFETY: `set` and `limit` are read during the call only; `room` is there
     // for what is written.
-    let number =
-        unsafe { libc::sigtimedwait(set.as_ref(), place.as_mut_ptr(), limit) };
+    let number = unsafe { libc::sigtimedwait(set.as_ref(), room, limit) };
     Errno::result(number)?;
     // SAFETY: a call that succeeds has filled it in.
     *info = info_of(unsafe { place.assume_init_ref() });
@@ -105,14 +94,14 @@ pub fn on_signals(numbers: &[c_int]) -> nix::Result<()> {
             on_signal;
         let action = libc::sigaction {
             sa_sigaction: handler as usize,
-            sa_mask: *set_of(numbers).as_ref(),
+            sa_mask: *signal_set(numbers).as_ref(),
             sa_flags: libc::SA_SIGINFO,
             sa_restorer: None,
         };
+        let old = ptr::null_mut();
         // SAFETY: `on_signal` has the signature that SA_SIGINFO asks for, and
         // does nothing but store into atomics (signal-safety(7)).
-        let done =
-            unsafe { libc::sigaction(*number, &action, ptr::null_mut()) };
+        let done = unsafe { libc::sigaction(*number, &action, old) };
         Errno::result(done)?;
     }
     Ok(())
