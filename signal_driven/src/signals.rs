@@ -6,7 +6,7 @@ use libc::{SIGINT, SIGIO, SIGTERM, c_int};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::ppoll;
-use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
+use nix::sys::signal::{self, SigSet, SigmaskHow, sigprocmask};
 
 use crate::flags::{Delivery, Flags, Sent};
 use crate::sys::{self, Info};
@@ -44,7 +44,7 @@ impl Signals {
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&all), Some(&mut others))
             .context("sigprocmask")?;
         // SIGTERM and SIGINT are blocked already.
-        for stop in [nix::sys::signal::SIGTERM, nix::sys::signal::SIGINT] {
+        for stop in [signal::SIGTERM, signal::SIGINT] {
             others.remove(stop);
         }
         if flags.delivery == Delivery::Handler {
