@@ -4,6 +4,7 @@
 pub mod broken;
 pub mod check;
 pub mod harness;
+pub mod load;
 pub mod models;
 pub mod readme;
 mod sys;

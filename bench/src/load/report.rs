@@ -1,0 +1,205 @@
+//! What a load has shown, for people and for programs.
+
+use std::fmt;
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::plan::Plan;
+
+/// Above this share of its core the generator may be what was measured.
+const BUSY: f64 = 0.9;
+
+/// What a load has shown.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measured {
+    /// What was asked.
+    pub plan: Plan,
+    /// How long it was measured.
+    pub seconds: f64,
+    /// Messages that came back in that time, every byte right.
+    pub messages: u64,
+    /// The same by the second.
+    pub messages_per_second: f64,
+    /// Bytes of these messages by the second, in each direction.
+    pub bytes_per_second: f64,
+    /// How long messages took.
+    pub latency: Latency,
+    /// What only an open loop can tell.
+    pub open_loop: Option<OpenLoop>,
+    /// Connections that were closed and opened anew while it was measured.
+    pub renewed: u64,
+    /// How often the kernel had no room for a message, from first to last.
+    pub blocked: u64,
+    /// CPU time of the generator while it was measured, in seconds.
+    pub own_cpu_seconds: f64,
+    /// The same by the message.
+    pub own_cpu_ns_per_message: f64,
+    /// The same as a share of its core.
+    pub own_core_share: f64,
+    /// The generator was so busy that messages per second measure it and the
+    /// server together.
+    pub measures_the_pair: bool,
+}
+
+/// How long messages took that were sent, or in an open loop were due, while
+/// it was measured; in nanoseconds, to three digits.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Latency {
+    /// How many messages.
+    pub samples: u64,
+    /// The mean; in a closed loop, times messages by the second, it is how
+    /// many are outstanding (Little's law).
+    pub mean: u64,
+    /// Half of them took at most this.
+    pub p50: u64,
+    /// 90 % of them.
+    pub p90: u64,
+    /// 99 % of them.
+    pub p99: u64,
+    /// 99.9 % of them.
+    #[serde(rename = "p99.9")]
+    pub p99_9: u64,
+    /// The longest.
+    pub max: u64,
+}
+
+impl Latency {
+    pub(super) fn of(histogram: &Histogram<u64>) -> Latency {
+        let at = |quantile| histogram.value_at_quantile(quantile);
+        Latency {
+            samples: histogram.len(),
+            mean: histogram.mean() as u64,
+            p50: at(0.5),
+            p90: at(0.9),
+            p99: at(0.99),
+            p99_9: at(0.999),
+            max: histogram.max(),
+        }
+    }
+}
+
+/// How an open loop went.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct OpenLoop {
+    /// Messages due while it was measured.
+    pub due: u64,
+    /// Of these, how many took longer than the time between two messages of a
+    /// connection: a client that waits for each answer would have sent the
+    /// next one too late, and not have counted that.
+    pub late: u64,
+    /// Their share.
+    pub late_share: f64,
+    /// Due and not back when the wait for the last ones was given up; in the
+    /// latency they stand with their age at that time.
+    pub unfinished: u64,
+}
+
+impl Measured {
+    pub(super) fn derive(mut self) -> Self {
+        let messages = self.messages as f64;
+        self.messages_per_second = messages / self.seconds;
+        let size = self.plan.size.get() as f64;
+        self.bytes_per_second = self.messages_per_second * size;
+        self.own_cpu_ns_per_message = match self.messages {
+            0 => 0.0,
+            _ => self.own_cpu_seconds * 1e9 / messages,
+        };
+        self.own_core_share = self.own_cpu_seconds / self.seconds;
+        self.measures_the_pair = self.own_core_share > BUSY;
+        self
+    }
+}
+
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plan = &self.plan;
+        let iec = |bytes| ByteSize::b(bytes).display().iec().to_string();
+        let size = iec(plan.size.get() as u64);
+        let connections = counted(plan.connections.get(), "connection");
+        write!(f, "{}: {connections}", plan.addr)?;
+        if plan.idle > 0 {
+            write!(f, " and {} idle", plan.idle)?;
+        }
+        write!(f, ", messages of {size}, ")?;
+        match plan.rate {
+            Some(rate) => write!(f, "open loop at {rate} a second")?,
+            None => write!(f, "closed loop, depth {}", plan.depth)?,
+        }
+        writeln!(f, ", {:.2} s", self.seconds)?;
+        writeln!(
+            f,
+            "  throughput  {:.0} messages/s, {}/s each way",
+            self.messages_per_second,
+            iec(self.bytes_per_second as u64)
+        )?;
+        let Latency { samples, p50, p90, p99, p99_9, max, .. } = self.latency;
+        let [p50, p90, p99, p99_9, max] = [p50, p90, p99, p99_9, max].map(span);
+        writeln!(
+            f,
+            "  latency     p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p99_9}, \
+             max {max} ({samples} messages)"
+        )?;
+        if let Some(open) = &self.open_loop {
+            writeln!(
+                f,
+                "              counted from when each was due; {:.2} % took \
+                 longer than the time between two",
+                open.late_share * 100.0
+            )?;
+            if open.unfinished > 0 {
+                writeln!(
+                    f,
+                    "              {} were not back when the wait for them was \
+                     given up; they count with their age",
+                    open.unfinished
+                )?;
+            }
+        }
+        if plan.churn.is_some() {
+            let renewed = self.renewed;
+            writeln!(f, "  churn       {renewed} connections opened anew")?;
+        }
+        if self.blocked > 0 {
+            let times = counted(self.blocked as usize, "time");
+            writeln!(f, "  no room     to send: {times}")?;
+        }
+        write!(
+            f,
+            "  own CPU     {} per message, {:.0} % of a core",
+            span(self.own_cpu_ns_per_message as u64),
+            self.own_core_share * 100.0
+        )?;
+        if self.measures_the_pair {
+            write!(
+                f,
+                "\n  The generator was busy: messages per second measure the \
+                 pair.\n  Compare servers by their own CPU per message."
+            )?;
+        }
+        Ok(())
+    }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// A time span in three digits.
+fn span(nanoseconds: u64) -> String {
+    let all = Duration::from_nanos(nanoseconds).as_secs_f64();
+    let (number, unit) = match nanoseconds {
+        0..1_000 => return format!("{nanoseconds} ns"),
+        1_000..1_000_000 => (all * 1e6, "us"),
+        1_000_000..1_000_000_000 => (all * 1e3, "ms"),
+        _ => (all, "s"),
+    };
+    let digits = match number {
+        ..9.995 => 2,
+        ..99.95 => 1,
+        _ => 0,
+    };
+    format!("{number:.digits$} {unit}")
+}
