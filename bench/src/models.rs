@@ -240,9 +240,65 @@ pub static MODELS: &[Model] = &[
     },
 ];
 
-/// The row of this name.
+/// What is measured against, and no model of this workspace: servers that are
+/// written with what real programs use, and a floor beneath all of them. The
+/// suite holds them to what `tests/peers.rs` lists, and to no more.
+pub static PEERS: &[Model] = &[
+    Model {
+        name: "peer-tokio",
+        binary: "peers",
+        args: &["tokio"],
+        entry: peers::main,
+        summary: "tokio on one thread; each client is a task that awaits",
+        sleeps_in: "epoll_wait",
+        limits: NO_LIMITS,
+        try_it: "a few times nc, with strace beside it",
+        see: "epoll_wait, and no read that finds nothing after a short one",
+    },
+    Model {
+        name: "peer-tokio-multi",
+        binary: "peers",
+        args: &["tokio-multi"],
+        entry: peers::main,
+        summary: "the same tasks on a worker thread for each core",
+        sleeps_in: "epoll_wait and futex",
+        limits: NO_LIMITS,
+        try_it: "a few times nc, then ps -L",
+        see: "as many workers as cores; one sleeps in epoll_wait for all",
+    },
+    Model {
+        name: "peer-mio",
+        binary: "peers",
+        args: &["mio"],
+        entry: peers::main,
+        summary: "mio, edge-triggered: what tokio stands on, without tasks",
+        sleeps_in: "epoll_wait",
+        limits: NO_LIMITS,
+        try_it: "a few times nc, with strace beside it",
+        see: "after each message one more read meets EAGAIN, as in epoll_et",
+    },
+    Model {
+        name: "floor",
+        binary: "peers",
+        args: &["floor"],
+        entry: peers::main,
+        summary: "no server: N clients in fixed order, recv and send",
+        sleeps_in: "recv",
+        // As many as `--connections` says; it begins when it has them.
+        limits: Limits { clients: Some(1), ..NO_LIMITS },
+        try_it: "nc, then a second nc",
+        see: "the first is answered, the second refused",
+    },
+];
+
+/// The row of this name; peers are none.
 pub fn find(name: &str) -> Option<&'static Model> {
     MODELS.iter().find(|model| model.name == name)
+}
+
+/// The row of this name, or the peer.
+pub fn find_with_peers(name: &str) -> Option<&'static Model> {
+    find(name).or_else(|| PEERS.iter().find(|peer| peer.name == name))
 }
 
 /// Becomes the server that `serve MODEL ARGS…` names, when the command line
@@ -256,7 +312,7 @@ pub fn serve_if_asked() {
         if name == "broken" {
             exit(crate::broken::main(args[2..].to_vec()));
         }
-        let Some(model) = find(name) else {
+        let Some(model) = find_with_peers(name) else {
             eprintln!("serve: no model is called '{name}'");
             std::process::exit(2);
         };
