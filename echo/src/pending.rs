@@ -141,4 +141,22 @@ mod tests {
         drop(turn);
         assert!(slow.is_empty() && slow.bytes.capacity() == 0);
     }
+
+    #[test]
+    fn turns_that_overlap_have_a_buffer_each_and_leave_no_more_than_at_first() {
+        let mut scratch = Scratch::of(4, 2);
+        let mut peers: [Pending; 3] = Default::default();
+        for (n, pending) in peers.iter_mut().enumerate() {
+            let mut turn = pending.turn(&mut scratch);
+            turn.room().fill(n as u8);
+            turn.filled(4);
+        }
+        assert!(scratch.spares.is_empty());
+        for (n, pending) in peers.iter_mut().enumerate() {
+            assert_eq!(pending.owed_mut(), [n as u8; 4]);
+            pending.turn(&mut scratch).sent(4);
+        }
+        assert_eq!(scratch.spares.len(), 2);
+        assert!(peers.iter().all(|it| it.bytes.capacity() == 0));
+    }
 }
