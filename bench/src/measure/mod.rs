@@ -1,0 +1,1 @@
+//! What a server takes of its machine: time, switches, calls, memory.

@@ -1,0 +1,1 @@
+//! Shows a comparison: in a terminal, as a page, and against another.
