@@ -67,8 +67,8 @@ pub static MODELS: &[Model] = &[
         binary: "blocking",
         args: &[],
         entry: echo::main::<blocking::Server>,
-        summary: "one client at a time; read sleeps until it has spoken",
-        sleeps_in: "read",
+        summary: "one client at a time; recv sleeps until it has spoken",
+        sleeps_in: "recv",
         limits: Limits { clients: Some(1), ..NO_LIMITS },
         try_it: "nc in two terminals, the first silent",
         see: "the second is connected and gets no answer until the first ends",
@@ -79,18 +79,18 @@ pub static MODELS: &[Model] = &[
         args: &["--per", "process"],
         entry: echo::main::<blocking::Server>,
         summary: "a process for each client; fork copies the server",
-        sleeps_in: "read",
+        sleeps_in: "recv",
         limits: Limits { per_client: PerClient::Process, ..NO_LIMITS },
         try_it: "nc in two terminals, then ps --forest",
-        see: "both are answered; each has a child that sleeps in its own read",
+        see: "both are answered; each has a child that sleeps in its own recv",
     },
     Model {
         name: "blocking-thread",
         binary: "blocking",
         args: &["--per", "thread"],
         entry: echo::main::<blocking::Server>,
-        summary: "a thread for each client; each sleeps in its own read",
-        sleeps_in: "read",
+        summary: "a thread for each client; each sleeps in its own recv",
+        sleeps_in: "recv",
         limits: Limits { per_client: PerClient::Thread, ..NO_LIMITS },
         try_it: "nc in two terminals, then ps -L",
         see: "both are answered, by two threads of one process",
@@ -101,7 +101,7 @@ pub static MODELS: &[Model] = &[
         args: &["--pool", "8"],
         entry: echo::main::<blocking::Server>,
         summary: "8 threads take accepted clients from one locked queue",
-        sleeps_in: "read",
+        sleeps_in: "recv",
         limits: Limits { clients: Some(8), ..NO_LIMITS },
         try_it: "nine times nc",
         see: "the ninth waits until one of the eight has ended",
@@ -170,7 +170,7 @@ pub static MODELS: &[Model] = &[
         sleeps_in: "epoll_wait",
         limits: NO_LIMITS,
         try_it: "a few times nc, with --watch text",
-        see: "after each message one more read meets EAGAIN: the drain",
+        see: "after each message one more recv meets EAGAIN: the drain",
     },
     Model {
         name: "signal_driven",
@@ -253,7 +253,7 @@ pub static PEERS: &[Model] = &[
         sleeps_in: "epoll_wait",
         limits: NO_LIMITS,
         try_it: "a few times nc, with strace beside it",
-        see: "epoll_wait, and no read that finds nothing after a short one",
+        see: "epoll_wait, and no recv that finds nothing after a short one",
     },
     Model {
         name: "peer-tokio-multi",
@@ -275,7 +275,7 @@ pub static PEERS: &[Model] = &[
         sleeps_in: "epoll_wait",
         limits: NO_LIMITS,
         try_it: "a few times nc, with strace beside it",
-        see: "after each message one more read meets EAGAIN, as in epoll_et",
+        see: "after each message one more recv meets EAGAIN, as in epoll_et",
     },
     Model {
         name: "floor",
@@ -301,11 +301,22 @@ pub fn find_with_peers(name: &str) -> Option<&'static Model> {
     find(name).or_else(|| PEERS.iter().find(|peer| peer.name == name))
 }
 
+/// Whether the row is one of [`PEERS`].
+pub fn is_peer(model: &Model) -> bool {
+    PEERS.iter().any(|peer| peer.name == model.name)
+}
+
+/// The names of all rows, peers last.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    MODELS.iter().chain(PEERS).map(|model| model.name)
+}
+
 /// Becomes the server that `serve MODEL ARGS…` names, when the command line
 /// asks for one; otherwise returns. A harness starts its servers by executing
 /// itself, so that what it tests is what it was built with.
 pub fn serve_if_asked() {
     echo::render_if_asked();
+    crate::load::generate_if_asked();
     let args: Vec<OsString> = std::env::args_os().collect();
     if args.get(1).is_some_and(|word| word == "serve") {
         let name = args.get(2).and_then(|name| name.to_str()).unwrap_or("");

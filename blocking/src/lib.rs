@@ -1,4 +1,4 @@
-//! Echo with blocking calls: `accept` sleeps until a client comes, `read` until
+//! Echo with blocking calls: `accept` sleeps until a client comes, `recv` until
 //! it has sent something. One client at a time; the others wait in the kernel.
 mod flags;
 mod per_process;
@@ -14,8 +14,8 @@ use anyhow::Result;
 use echo::{Gone, Listener, Pending, Scratch, Stop, StopFlag, Watch, accept4};
 use flags::{Flags, Per};
 use nix::errno::Errno;
-use nix::sys::socket::{Shutdown, SockFlag, shutdown};
-use nix::unistd::{close, read, write};
+use nix::sys::socket::{MsgFlags, Shutdown, SockFlag, recv, send, shutdown};
+use nix::unistd::close;
 
 /// The server that `main` starts.
 pub enum Server {}
@@ -121,23 +121,25 @@ impl<'a, W: Watch> Connection<'a, W> {
         self.watch.ask("close", fd, || close(self.socket)).ok();
     }
 
-    /// Both phases at once: `read` sleeps until there are bytes and copies
-    /// them, `write` sleeps until there is room for them.
+    /// Both phases at once: `recv` sleeps until there are bytes and copies
+    /// them, `send` sleeps until there is room for them.
     fn on_ready(&mut self) -> Result<(), Gone> {
         let watch = self.watch;
         let socket = self.socket.as_fd();
+        let fd = socket.as_raw_fd();
         let mut pending = self.pending.turn(self.scratch);
         if pending.is_empty() {
-            let room = pending.room();
-            match watch.wait_and_copy("read", socket, || read(socket, room)) {
+            let copy = || recv(fd, pending.room(), MsgFlags::empty());
+            match watch.wait_and_copy("recv", socket, copy) {
                 Ok(0) => return Err(Gone),
                 Ok(n) => pending.filled(n),
                 Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
                 Err(err) => return Err(err.into()),
             }
         }
-        let owed = pending.owed();
-        match watch.wait_and_copy("write", socket, || write(socket, owed)) {
+        // A peer that has gone is EPIPE, and no deadly SIGPIPE: send(2).
+        let copy = || send(fd, pending.owed(), MsgFlags::MSG_NOSIGNAL);
+        match watch.wait_and_copy("send", socket, copy) {
             Ok(n) => pending.sent(n),
             Err(Errno::EAGAIN | Errno::EINTR) if !self.stop.overdue() => {}
             Err(err) => return Err(err.into()),
@@ -154,9 +156,8 @@ impl<'a, W: Watch> Connection<'a, W> {
         self.watch.ask("shutdown", fd, finish).ok();
         let mut pending = self.pending.turn(self.scratch);
         while !self.stop.overdue() {
-            let room = pending.room();
-            let drop = || read(socket, room);
-            match self.watch.wait_and_copy("read", socket, drop) {
+            let drop = || recv(fd, pending.room(), MsgFlags::empty());
+            match self.watch.wait_and_copy("recv", socket, drop) {
                 Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Ok(0) | Err(_) => return,
             }

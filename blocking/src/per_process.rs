@@ -1,5 +1,5 @@
 //! A process for each client: fork copies this one, and the copy sleeps in its
-//! own `read`. What a child breaks, leaks or changes dies with it.
+//! own `recv`. What a child breaks, leaks or changes dies with it.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::thread::sleep;

@@ -1,4 +1,4 @@
-//! A thread for each client: each of them sleeps in its own `read`, and none
+//! A thread for each client: each of them sleeps in its own `recv`, and none
 //! waits for another.
 
 use std::os::fd::{AsFd, OwnedFd};

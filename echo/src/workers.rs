@@ -1,6 +1,6 @@
 //! Which thread did an operation that this one only asked for.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::Relaxed};
@@ -63,14 +63,22 @@ pub fn who_worked(offset: u64, names: &mut [Fd]) -> usize {
     count
 }
 
+fn listed() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc/self/task").into_iter().flatten();
+    entries.flatten().filter_map(|it| it.file_name().to_str()?.parse().ok())
+}
+
 fn look(threads: &mut BTreeMap<i32, Thread>) {
     let mut live = BTreeMap::new();
-    for entry in fs::read_dir("/proc/self/task").into_iter().flatten() {
-        let Ok(entry) = entry else { continue };
-        let name = entry.file_name();
-        let tid = name.to_str().and_then(|name| name.parse().ok());
-        let counted = fs::read_to_string(entry.path().join("io"));
-        let (Some(tid), Ok(counted)) = (tid, counted) else { continue };
+    // One that ends while the folder is read may hide another that lives; the
+    // known ones are asked in any case.
+    let tids = threads.keys().copied().chain(listed()).chain(listed());
+    for tid in tids.collect::<BTreeSet<i32>>() {
+        let Ok(counted) =
+            fs::read_to_string(format!("/proc/self/task/{tid}/io"))
+        else {
+            continue;
+        };
         let thread = match threads.remove(&tid) {
             Some(known) if known.counted == counted => known,
             // A new one that has done nothing yet has grown before all time.

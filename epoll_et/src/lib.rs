@@ -11,8 +11,8 @@ use echo::{
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
-use nix::sys::socket::{Shutdown, SockFlag, shutdown};
-use nix::unistd::{close, read, write};
+use nix::sys::socket::{MsgFlags, Shutdown, SockFlag, recv, send, shutdown};
+use nix::unistd::close;
 
 type Wanted = EpollFlags;
 const READ: Wanted = Wanted::EPOLLIN.union(Wanted::EPOLLET);
@@ -144,7 +144,7 @@ impl<W: Watch> EventLoop<W> {
         self.connections.insert(fd, Connection { socket, pending });
     }
 
-    /// Copy phase: read and write to EAGAIN. What is left is not told again.
+    /// Copy phase: receive and send to EAGAIN. What is left is not told again.
     fn on_ready(&mut self, fd: Fd) -> Result<(), Gone> {
         let watch = self.watch;
         let Some(connection) = self.connections.get_mut(fd) else {
@@ -154,8 +154,8 @@ impl<W: Watch> EventLoop<W> {
         let mut pending = connection.pending.turn(&mut self.scratch);
         for _ in 0..BUDGET {
             if pending.is_empty() {
-                let room = pending.room();
-                match watch.copy("read", socket, || read(socket, room)) {
+                let copy = || recv(fd, pending.room(), MsgFlags::empty());
+                match watch.copy("recv", socket, copy) {
                     Ok(0) => return Err(Gone),
                     Ok(_) if self.stop.asked() => continue,
                     Ok(n) => pending.filled(n),
@@ -164,8 +164,9 @@ impl<W: Watch> EventLoop<W> {
                     Err(err) => return Err(err.into()),
                 }
             }
-            let owed = pending.owed();
-            match watch.copy("write", socket, || write(socket, owed)) {
+            // A peer that has gone is EPIPE, and no deadly SIGPIPE: send(2).
+            let copy = || send(fd, pending.owed(), MsgFlags::MSG_NOSIGNAL);
+            match watch.copy("send", socket, copy) {
                 Ok(n) => pending.sent(n),
                 Err(Errno::EAGAIN) => return Ok(()),
                 Err(Errno::EINTR) => {}
@@ -181,7 +182,7 @@ impl<W: Watch> EventLoop<W> {
 
     /// One peer is done for. Its number may come back with a new client in
     /// this very batch. A turn meant for the old one is harmless then: the
-    /// new one's read finds nothing (EAGAIN), or what it would find anyway.
+    /// new one's recv finds nothing (EAGAIN), or what it would find anyway.
     fn on_gone(&mut self, fd: Fd) {
         let Some(connection) = self.connections.remove(fd) else { return };
         // epoll(7): closing the last descriptor also ends the interest in it.

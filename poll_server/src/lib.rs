@@ -15,8 +15,8 @@ use interests::Interests;
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::PollFlags;
-use nix::sys::socket::{Shutdown, SockFlag, shutdown};
-use nix::unistd::{close, read, write};
+use nix::sys::socket::{MsgFlags, Shutdown, SockFlag, recv, send, shutdown};
+use nix::unistd::close;
 
 type Wanted = PollFlags;
 const READ: Wanted = Wanted::POLLIN;
@@ -138,7 +138,7 @@ impl<W: Watch> EventLoop<W> {
         self.connections.insert(fd, connection);
     }
 
-    /// Copy phase: read once, write once. What is left ends the next wait.
+    /// Copy phase: receive once, send once. What is left ends the next wait.
     fn on_ready(&mut self, fd: Fd) -> Result<(), Gone> {
         let watch = self.watch;
         let Some(connection) = self.connections.get_mut(fd) else {
@@ -147,8 +147,8 @@ impl<W: Watch> EventLoop<W> {
         let socket = connection.socket.as_fd();
         let mut pending = connection.pending.turn(&mut self.scratch);
         if pending.is_empty() {
-            let room = pending.room();
-            match watch.copy("read", socket, || read(socket, room)) {
+            let copy = || recv(fd, pending.room(), MsgFlags::empty());
+            match watch.copy("recv", socket, copy) {
                 Ok(0) => return Err(Gone),
                 Ok(_) if self.stop.asked() => return Ok(()),
                 Ok(n) => pending.filled(n),
@@ -156,8 +156,9 @@ impl<W: Watch> EventLoop<W> {
                 Err(err) => return Err(err.into()),
             }
         }
-        let owed = pending.owed();
-        match watch.copy("write", socket, || write(socket, owed)) {
+        // A peer that has gone is EPIPE, and no deadly SIGPIPE: send(2).
+        let copy = || send(fd, pending.owed(), MsgFlags::MSG_NOSIGNAL);
+        match watch.copy("send", socket, copy) {
             Ok(n) => pending.sent(n),
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(err) => return Err(err.into()),
@@ -176,7 +177,7 @@ impl<W: Watch> EventLoop<W> {
 
     /// One peer is done for. Its number may come back with a new client in
     /// this very batch. A turn meant for the old one is harmless then: the
-    /// new one's read finds nothing (EAGAIN), or what it would find anyway.
+    /// new one's recv finds nothing (EAGAIN), or what it would find anyway.
     fn on_gone(&mut self, fd: Fd) {
         let Some(connection) = self.connections.remove(fd) else { return };
         self.list.remove(fd);

@@ -16,8 +16,10 @@ use echo::{
 use flags::Flags;
 use libc::{POLLIN, POLLOUT, pollfd};
 use nix::errno::Errno;
-use nix::sys::socket::{Shutdown, SockFlag, SockType, shutdown};
-use nix::unistd::{close, read, write};
+use nix::sys::socket::{
+    MsgFlags, Shutdown, SockFlag, SockType, recv, send, shutdown,
+};
+use nix::unistd::close;
 use signals::{Signal, Signals};
 
 /// Copies of one descriptor, or clients taken, before the others' turn.
@@ -199,7 +201,7 @@ impl<W: Watch> EventLoop<W> {
         self.ready.push(fd);
     }
 
-    /// Copy phase: read and write to EAGAIN. What is left is not told again.
+    /// Copy phase: receive and send to EAGAIN. What is left is not told again.
     fn on_ready(&mut self, fd: Fd) -> Result<(), Gone> {
         let watch = self.watch;
         let Some(connection) = self.connections.get_mut(fd) else {
@@ -209,8 +211,8 @@ impl<W: Watch> EventLoop<W> {
         let mut pending = connection.pending.turn(&mut self.scratch);
         for _ in 0..BUDGET {
             if pending.is_empty() {
-                let room = pending.room();
-                match watch.copy("read", socket, || read(socket, room)) {
+                let copy = || recv(fd, pending.room(), MsgFlags::empty());
+                match watch.copy("recv", socket, copy) {
                     Ok(0) => return Err(Gone),
                     Ok(_) if self.stop.asked() => continue,
                     Ok(n) => pending.filled(n),
@@ -219,8 +221,9 @@ impl<W: Watch> EventLoop<W> {
                     Err(err) => return Err(err.into()),
                 }
             }
-            let owed = pending.owed();
-            match watch.copy("write", socket, || write(socket, owed)) {
+            // A peer that has gone is EPIPE, and no deadly SIGPIPE: send(2).
+            let copy = || send(fd, pending.owed(), MsgFlags::MSG_NOSIGNAL);
+            match watch.copy("send", socket, copy) {
                 Ok(n) => pending.sent(n),
                 Err(Errno::EAGAIN) => return Ok(()),
                 Err(Errno::EINTR) => {}
@@ -236,7 +239,7 @@ impl<W: Watch> EventLoop<W> {
 
     /// One peer is done for. Its number may come back with a new client, and
     /// signals of the old one may still be queued then: they name a number and
-    /// nothing else (fcntl(2), F_SETSIG). That is harmless: the new one's read
+    /// nothing else (fcntl(2), F_SETSIG). That is harmless: the new one's recv
     /// finds nothing (EAGAIN), or what it would find anyway.
     fn on_gone(&mut self, fd: Fd) {
         let Some(connection) = self.connections.remove(fd) else { return };

@@ -60,7 +60,7 @@ fn waits_for_others(row: &Row) -> Lesson {
         format!(
             "client 1 talked at once and waited {first} ms for its first \
              echo, until the silent client had gone: one thread, asleep in \
-             one read"
+             one recv"
         ),
         format!(
             "client 1 was answered after {first} ms, although the silent \
@@ -107,7 +107,7 @@ fn one_for_each(
         grown && answered_in_time(row),
         format!(
             "{before} became {with}, one more for each client, each asleep in \
-             a read of its own: {pace}"
+             a recv of its own: {pace}"
         ),
         format!("{before} became {with} with 3 clients; {pace}"),
     )
@@ -238,7 +238,7 @@ fn drains(row: &Row) -> Lesson {
     Lesson::of(
         calls.wasted_per_message > 0.9,
         format!(
-            "{all} calls a message, {again} of them a read that meets EAGAIN: \
+            "{all} calls a message, {again} of them a recv that meets EAGAIN: \
              a change is reported only once, so whoever is ready is drained; \
              {wasted} calls wasted in all"
         ),

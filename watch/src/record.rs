@@ -109,7 +109,7 @@ impl Call {
     }
 
     fn brings_bytes_of(&self, peer: &str) -> bool {
-        self.name == "read"
+        self.name == "recv"
             && self.peer.as_deref() == Some(peer)
             && self.ret.is_some_and(|n| n > 0)
     }
@@ -214,8 +214,8 @@ pub fn read(
     Ok(found)
 }
 
-/// Looks at the calls after the read that brought `talker`'s second message,
-/// up to the read that brought its last: whole messages, and no longer any
+/// Looks at the calls after the recv that brought `talker`'s second message,
+/// up to the recv that brought its last: whole messages, and no longer any
 /// call that was needed to accept it.
 fn look_closely(lines: &[Line], talker: &str, found: &mut Calls) {
     let reads: Vec<(u64, u64)> = lines
@@ -290,9 +290,9 @@ mod tests {
         )
     }
 
-    const READ: &str =
-        r#""verb":"copy","call":"read","fd":9,"peer":"client 3","ret":64"#;
-    const EAGAIN: &str = r#""verb":"copy","call":"read","errno":"EAGAIN""#;
+    const RECV: &str =
+        r#""verb":"copy","call":"recv","fd":9,"peer":"client 3","ret":64"#;
+    const EAGAIN: &str = r#""verb":"copy","call":"recv","errno":"EAGAIN""#;
     const WAIT: &str = r#""verb":"wait","call":"poll","ret":1,"asked":5,
         "ready":[9],"ready_count":1,"scanned":7"#;
 
@@ -306,7 +306,7 @@ mod tests {
     #[test]
     fn a_signal_is_no_call() {
         let signal = call(1500, r#""verb":"signal","call":"SIGRTMIN","fd":9"#);
-        let lines = [1100, 1200, 1300].map(|end| call(end, READ));
+        let lines = [1100, 1200, 1300].map(|end| call(end, RECV));
         let [first, second, third] = lines.each_ref().map(|it| &**it);
         let signal = signal.replace("1500000", "1250000");
         let lines = [first, second, &signal, third];
@@ -337,34 +337,34 @@ mod tests {
             )
             .replace('\n', "")
         };
-        let blocking = [slept("wait+copy", "read"), slept("take", "accept4")];
-        let [read, take] = &blocking;
-        assert_eq!(read_lines(&[read, take], 2).unwrap().wake_ups, 2);
+        let blocking = [slept("wait+copy", "recv"), slept("take", "accept4")];
+        let [recv, take] = &blocking;
+        assert_eq!(read_lines(&[recv, take], 2).unwrap().wake_ups, 2);
         // Where copies cannot sleep, takes cannot either.
-        let copy = slept("copy", "read");
+        let copy = slept("copy", "recv");
         assert_eq!(read_lines(&[&copy, take], 2).unwrap().wake_ups, 0);
-        let quick = call(1500, r#""verb":"wait+copy","call":"read","ret":1"#);
+        let quick = call(1500, r#""verb":"wait+copy","call":"recv","ret":1"#);
         assert_eq!(read_lines(&[&quick], 1).unwrap().wake_ups, 0);
     }
 
     #[test]
     fn whole_messages_are_looked_at() {
         let wait = WAIT.replace('\n', "");
-        let write = READ.replace("read", "write");
+        let send = RECV.replace("recv", "send");
         let lines: Vec<String> = (0..4)
             .flat_map(|n| {
                 let at = 1100 + n * 100;
                 [
                     call(at, &wait),
-                    call(at + 20, READ),
-                    call(at + 40, &write),
+                    call(at + 20, RECV),
+                    call(at + 40, &send),
                     call(at + 60, EAGAIN),
                 ]
             })
             .collect();
         let lines: Vec<&str> = lines.iter().map(|line| &**line).collect();
         let calls = read_lines(&lines, 16).unwrap();
-        let expected = [("poll", 1.0), ("read", 2.0), ("write", 1.0)];
+        let expected = [("poll", 1.0), ("recv", 2.0), ("send", 1.0)];
         let expected = expected.map(|(name, n)| (name.to_owned(), n));
         assert_eq!(calls.per_message, BTreeMap::from(expected));
         assert_eq!(calls.wasted_per_message, 1.0);

@@ -98,8 +98,8 @@ fn the_numbers_stand_to_each_other_as_the_models_promise() {
     assert_eq!(grown("blocking-pool"), 0.0);
     assert_eq!(grown("epoll_lt"), 0.0);
 
-    // One wait, one read, one write; a blocking read is also the wait; edge
-    // triggering adds the read that meets EAGAIN.
+    // One wait, one recv, one send; a blocking recv is also the wait; edge
+    // triggering adds the recv that meets EAGAIN.
     let costs = |name| number(name, "calls_per_message");
     assert_eq!(costs("blocking").round(), 2.0);
     assert_eq!(costs("blocking-thread").round(), 2.0);

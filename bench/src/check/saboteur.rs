@@ -135,6 +135,18 @@ impl Saboteur {
             .sum())
     }
 
+    /// How many calls of these names were struck so far.
+    pub(super) fn struck_of(&self, names: &[&str]) -> Result<usize> {
+        let struck = |line: &&str| {
+            let called = |name: &&str| {
+                line.contains(&format!(" {name}("))
+                    || line.contains(&format!(" {name} resumed"))
+            };
+            line.contains("(INJECTED)") && names.iter().any(called)
+        };
+        Ok(self.log()?.lines().filter(struck).count())
+    }
+
     /// What strace has written down so far.
     pub(super) fn log(&self) -> Result<String> {
         fs::read_to_string(self.log.path()).context("what strace writes")

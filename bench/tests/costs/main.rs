@@ -28,6 +28,10 @@ static ALLOCATOR: sys::Counting = sys::Counting;
 /// Names the file into which a server's allocations are counted.
 const COUNT_ALLOCATIONS: &str = "COUNT_ALLOCATIONS";
 
+/// The kernel's names of recv and send.
+const RECV: &str = "recvfrom";
+const SEND: &str = "sendto";
+
 /// The size of a message.
 const MESSAGE: usize = 64;
 
@@ -69,8 +73,8 @@ fn main() -> ExitCode {
     libtest_mimic::run(&args, trials).exit_code()
 }
 
-/// One wait, one read and one write for each message, and nothing else; with
-/// edge triggering also the read that meets EAGAIN.
+/// One wait, one recv and one send for each message, and nothing else; with
+/// edge triggering also the recv that meets EAGAIN.
 fn calls_of_one_connection(model: &'static Model) -> Result<Option<String>> {
     if let Some(why) = strace::missing() {
         return Ok(Some(why));
@@ -97,13 +101,12 @@ fn calls_of_one_connection(model: &'static Model) -> Result<Option<String>> {
             // Whoever was drained before its change was told is told of it
             // nevertheless.
             ("epoll_wait", _) => {
-                this == ("read", moved)
-                    || drains && this == ("read", Err("EAGAIN"))
+                this == (RECV, moved) || drains && this == (RECV, Err("EAGAIN"))
             }
-            ("read", Ok(_)) => this == ("write", moved),
+            (RECV, Ok(_)) => this == (SEND, moved),
             // Unless the next message was there already.
-            ("write", _) if drains => {
-                this == ("read", Err("EAGAIN")) || this == ("read", moved)
+            (SEND, _) if drains => {
+                this == (RECV, Err("EAGAIN")) || this == (RECV, moved)
             }
             _ => this == ("epoll_wait", Ok(1)),
         };
@@ -111,18 +114,18 @@ fn calls_of_one_connection(model: &'static Model) -> Result<Option<String>> {
         last = this;
     }
     let count = |name| calls.iter().filter(|it| it.call == name).count();
-    let shown = ["epoll_wait", "read", "write"].map(|it| (it, count(it)));
+    let shown = ["epoll_wait", RECV, SEND].map(|it| (it, count(it)));
     println!("{}: {shown:?} for {messages} messages", model.name);
     // Before the first message stands the wait that is not counted.
-    let (waits, writes) = (count("epoll_wait") + 1, count("write"));
-    let reads = count("read");
-    ensure!(writes == messages, "{writes} writes for {messages} messages");
+    let (waits, sends) = (count("epoll_wait") + 1, count(SEND));
+    let recvs = count(RECV);
+    ensure!(sends == messages, "{sends} sends for {messages} messages");
     ensure!(
         match drains {
-            false => waits == messages && reads == messages,
-            true => waits <= messages && reads <= 2 * messages,
+            false => waits == messages && recvs == messages,
+            true => waits <= messages && recvs <= 2 * messages,
         },
-        "{waits} waits and {reads} reads for {messages} messages"
+        "{waits} waits and {recvs} recvs for {messages} messages"
     );
     Ok(None)
 }
@@ -159,10 +162,10 @@ fn busy_share_waits(model: &'static Model) -> Result<Option<String>> {
     let waits = calls.iter().filter(|it| it.call == "epoll_wait").count();
     println!("{}: {waits} waits for {messages} messages", model.name);
     ensure!(
-        count("read", moved) == messages && count("write", moved) == messages,
-        "{} reads and {} writes of a message, for {messages} messages",
-        count("read", moved),
-        count("write", moved)
+        count(RECV, moved) == messages && count(SEND, moved) == messages,
+        "{} recvs and {} sends of a message, for {messages} messages",
+        count(RECV, moved),
+        count(SEND, moved)
     );
     // The first message of each connection has a wait of its own, and one for
     // the connection itself.
@@ -182,11 +185,11 @@ fn calls_of(tracing: &mut Tracing) -> Result<Vec<Traced>> {
     threads.into_values().next().context("no thread")
 }
 
-/// From the first read of a message to the last write of one.
+/// From the first recv of a message to the last send of one.
 fn while_messages_pass(calls: &[Traced]) -> Result<&[Traced]> {
     let moved = |it: &Traced| it.result == Ok(MESSAGE as i64);
-    let first = calls.iter().position(|it| it.call == "read" && moved(it));
-    let last = calls.iter().rposition(|it| it.call == "write" && moved(it));
+    let first = calls.iter().position(|it| it.call == RECV && moved(it));
+    let last = calls.iter().rposition(|it| it.call == SEND && moved(it));
     let (first, last) = first.zip(last).context("no message passed")?;
     Ok(&calls[first..=last])
 }

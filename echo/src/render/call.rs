@@ -257,7 +257,7 @@ impl What {
         }
     }
 
-    /// Whether it is a read that met the peer's FIN.
+    /// Whether it is a call that met the peer's FIN.
     pub fn end_of_stream(&self) -> bool {
         self.ret == 0 && self.reads()
     }

@@ -64,28 +64,41 @@ const CALLS: &[(Verb, &str, &str)] = &[
     ),
     (
         Copy,
-        "read",
+        "recv",
         "Copies what has arrived out of the socket's receive buffer; the \
-         socket is non-blocking, so this never sleeps: read(2).",
+         socket is non-blocking, so this never sleeps: recv(2).",
+    ),
+    (
+        Copy,
+        "send",
+        "Copies into the socket's send buffer what there is room for; the \
+         kernel sends it later, and this never sleeps: send(2).",
+    ),
+    (
+        Copy,
+        "read",
+        "Takes what others have to tell out of a descriptor that is no \
+         socket, as much as there is and has room; it is non-blocking, so \
+         this never sleeps: read(2).",
     ),
     (
         Copy,
         "write",
-        "Copies into the socket's send buffer what there is room for; the \
-         kernel sends it later, and this never sleeps: write(2).",
+        "Tells the thread that serves: a pipe becomes readable, which is one \
+         more descriptor for it to wait for: pipe(7).",
     ),
     (
         WaitAndCopy,
-        "read",
+        "recv",
         "Sleeps until bytes arrive, then copies them: one blocking call does \
          both, and its thread serves nobody else meanwhile; if no other thread \
-         accepts, new clients wait in the accept queue: read(2), listen(2).",
+         accepts, new clients wait in the accept queue: recv(2), listen(2).",
     ),
     (
         WaitAndCopy,
-        "write",
+        "send",
         "Copies into the socket's send buffer, and sleeps as long as that is \
-         full because the client does not read: write(2).",
+         full because the client does not read: send(2).",
     ),
     (
         Ask,
@@ -193,16 +206,16 @@ const RESULTS: &[(&str, Option<Verb>, &str, &str)] = &[
     (
         "EAGAIN",
         Some(Copy),
-        "read",
+        "recv",
         "EAGAIN: nothing has arrived, and a non-blocking call does not sleep \
-         until something does; all it did was to look: read(2).",
+         until something does; all it did was to look: recv(2).",
     ),
     (
         "EAGAIN",
         Some(Copy),
-        "write",
+        "send",
         "EAGAIN: the send buffer is full, because the client reads more slowly \
-         than it sends; its bytes stay owed: write(2).",
+         than it sends; its bytes stay owed: send(2).",
     ),
     (
         "EAGAIN",
@@ -259,8 +272,8 @@ const RESULTS: &[(&str, Option<Verb>, &str, &str)] = &[
         "EPIPE",
         None,
         "",
-        "EPIPE: nothing can be sent on this connection any more; the signal \
-         SIGPIPE, which would kill the program, is ignored: write(2).",
+        "EPIPE: nothing can be sent on this connection any more; SIGPIPE, which \
+         would kill the program, does not come with it (MSG_NOSIGNAL): send(2).",
     ),
     (
         "ECONNABORTED",
@@ -316,16 +329,16 @@ const RESULTS: &[(&str, Option<Verb>, &str, &str)] = &[
         END_OF_STREAM,
         None,
         "",
-        "A read of 0 bytes is not an empty message: the peer has sent its FIN \
-         and will send no more, though it may still read: read(2).",
+        "To receive 0 bytes is no empty message: the peer has sent its FIN \
+         and will send no more, though it may still read: recv(2).",
     ),
     (
         SHORT,
         None,
         "",
-        "A short write: the send buffer had room for a part only; the rest \
+        "A short send: the send buffer had room for a part only; the rest \
          stays owed, and this client is not read from until it is sent: \
-         write(2).",
+         send(2).",
     ),
     (
         TIMED_OUT,
@@ -348,7 +361,7 @@ const MEMORY: &str = "The kernel is short of memory for sockets; to try again \
 
 /// Results that have no errno.
 const END_OF_STREAM: &str = "end of stream";
-const SHORT: &str = "short write";
+const SHORT: &str = "short send";
 const TIMED_OUT: &str = "timed out";
 const STOP: &str = "stop";
 

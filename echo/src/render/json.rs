@@ -19,7 +19,7 @@ use crate::event::Verb;
 ///
 /// A call:
 /// ```json
-/// {"t0_ns":12,"t1_ns":15,"pid":7,"tid":7,"verb":"copy","call":"read",
+/// {"t0_ns":12,"t1_ns":15,"pid":7,"tid":7,"verb":"copy","call":"recv",
 ///  "fd":8,"peer":"client 1","ret":64}
 /// ```
 /// - `t0_ns`, `t1_ns`: before the call, and after it returned.
@@ -71,13 +71,13 @@ use crate::event::Verb;
 ///
 /// The last object counts every call, those after the limit too:
 /// ```json
-/// {"summary":{"calls":[{"verb":"copy","call":"read","calls":4,"wasted":1,
+/// {"summary":{"calls":[{"verb":"copy","call":"recv","calls":4,"wasted":1,
 ///   "bytes":64,"slept_ns":0,"copying_ns":900,"other_ns":0}],
 ///   "total":{"calls":4,"wasted":1,"bytes":64,"slept_ns":0,
 ///   "copying_ns":900,"other_ns":0}}}
 /// ```
-/// `bytes` were moved by the call, so an echoed byte counts at its read and at
-/// its write. `slept_ns` is the time within waits and within blocking calls,
+/// `bytes` were moved by the call, so an echoed byte counts at its recv and at
+/// its send. `slept_ns` is the time within waits and within blocking calls,
 /// which sleep and then work; `copying_ns` within calls that copy and cannot
 /// sleep; `other_ns` within all others.
 pub(crate) struct Json;

@@ -116,8 +116,8 @@ impl Story {
         self.call(who, Verb::Take, "accept4", 3, fd);
     }
 
-    fn read(&mut self, who: (i32, i32), fd: Fd) {
-        self.call(who, Verb::Copy, "read", fd, 64);
+    fn recv(&mut self, who: (i32, i32), fd: Fd) {
+        self.call(who, Verb::Copy, "recv", fd, 64);
     }
 
     fn close(&mut self, who: (i32, i32), fd: Fd) {
@@ -188,7 +188,7 @@ fn a_call_is_one_object_with_what_was_known_of_it() {
     let mut story = Story::json(ALL);
     story.accept(MAIN, 7);
     story.wait(MAIN, &[3, 7]);
-    story.call(MAIN, Verb::Copy, "read", 7, -11);
+    story.call(MAIN, Verb::Copy, "recv", 7, -11);
     story.recorder.end();
     let objects = story.objects();
     let expected = [
@@ -201,7 +201,7 @@ fn a_call_is_one_object_with_what_was_known_of_it() {
             "verb": "wait", "call": "poll", "ret": 2, "asked": 9,
             "ready": [3, 7], "ready_count": 2, "scanned": 9}),
         json!({"t0_ns": 6000, "t1_ns": 6500, "pid": 10, "tid": 10,
-            "verb": "copy", "call": "read", "fd": 7, "peer": "client 1",
+            "verb": "copy", "call": "recv", "fd": 7, "peer": "client 1",
             "errno": "EAGAIN"}),
     ];
     assert_eq!(objects[..4], expected);
@@ -218,13 +218,13 @@ fn a_wait_without_a_list_is_complete_with_the_next_event() {
     story.call(CHILD, Verb::Wait, "nanosleep", -1, 0);
     let worker = (MAIN.0, 11);
     story.call(worker, Verb::Wait, "Condvar::wait", -1, 7);
-    story.read(worker, 7);
+    story.recv(worker, 7);
     story.call(worker, Verb::Wait, "Condvar::wait", -1, -1);
     story.recorder.end();
     let objects = story.objects();
     let calls: Vec<_> = objects[1..6].iter().map(|o| &o["call"]).collect();
     let expected =
-        ["accept4", "Condvar::wait", "read", "nanosleep", "Condvar::wait"];
+        ["accept4", "Condvar::wait", "recv", "nanosleep", "Condvar::wait"];
     assert_eq!(calls, expected);
     assert_eq!(objects[2]["taken"], "client 1");
     assert_eq!(objects[5]["ret"], -1);
@@ -242,7 +242,7 @@ fn a_child_inherits_whichever_event_of_the_fork_comes_first() {
         };
         let child = |story: &mut Story| {
             story.call(CHILD, Verb::Ask, "fork", 5, 0);
-            story.read(CHILD, 5);
+            story.recv(CHILD, 5);
         };
         if child_first {
             child(&mut story);
@@ -251,16 +251,16 @@ fn a_child_inherits_whichever_event_of_the_fork_comes_first() {
             parent(&mut story);
             child(&mut story);
         }
-        story.read(CHILD, 5);
-        story.read(MAIN, 5);
+        story.recv(CHILD, 5);
+        story.recv(MAIN, 5);
         // The child has ended, and its number has come back.
         story.call(MAIN, Verb::Ask, "fork", 5, 20);
-        story.read(CHILD, 5);
+        story.recv(CHILD, 5);
         let peers = story.peers();
         let last = ["client 1", "client 2", "client 2", "client 2"];
         assert_eq!(peers[peers.len() - 4..], last, "{child_first}");
-        let read = if child_first { 2 } else { 5 };
-        assert_eq!(peers[read], "client 1", "{child_first}");
+        let recv = if child_first { 2 } else { 5 };
+        assert_eq!(peers[recv], "client 1", "{child_first}");
     }
 }
 
@@ -276,7 +276,7 @@ fn a_number_that_returned_belongs_to_the_new_child() {
     story.call(CHILD, Verb::Ask, "fork", 5, 0);
     story.call(MAIN, Verb::Ask, "fork", 5, 20);
     story.close(MAIN, 5);
-    story.read(CHILD, 5);
+    story.recv(CHILD, 5);
     assert_eq!(story.peers().last().unwrap(), "client 2");
 }
 
@@ -292,7 +292,7 @@ fn a_close_that_is_written_late_closes_whom_it_was_meant_for() {
     story.accept(taker, 5);
     close.t1 = story.time + 9_000;
     story.recorder.add(&close);
-    story.read(taker, 5);
+    story.recv(taker, 5);
     story.close(taker, 5);
     story.close(taker, 5);
     let peers = story.peers();
@@ -325,7 +325,7 @@ fn unfolded_json_is_what_was_not_folded() {
                     1 => story.wait(who, &[3]),
                     2 => story.wait(who, &[]),
                     3 => story.call(who, Verb::Wait, "nanosleep", -1, 0),
-                    n => story.read(who, n as Fd),
+                    n => story.recv(who, n as Fd),
                 }
                 if progress {
                     let now = story.time;
@@ -372,7 +372,7 @@ fn at_the_limit_one_line_says_so_and_counting_goes_on() {
     let options = Options { limit: 1024, ..ALL };
     let mut story = Story::json(options);
     for _ in 0..100 {
-        story.read(MAIN, 3);
+        story.recv(MAIN, 3);
     }
     story.recorder.end();
     let text = story.written();
@@ -393,7 +393,7 @@ fn a_reader_that_went_away_is_no_reason_to_end() {
     let paper = story.paper.clone();
     story.recorder = Recorder::new(Box::new(Json), paper, options);
     for _ in 0..10_000 {
-        story.read(MAIN, 3);
+        story.recv(MAIN, 3);
     }
     story.recorder.end();
     assert!(story.written().len() <= 300);
@@ -518,10 +518,10 @@ fn text_stays_within_its_width_and_explains_once() {
     for width in [100, 80, 60, 40] {
         let mut story = Story::text(width);
         story.accept(MAIN, 1234);
-        story.read(MAIN, 1234);
-        story.call(MAIN, Verb::Copy, "write", 1234, 60);
-        story.call(MAIN, Verb::Copy, "write", 1234, 4);
-        story.call(MAIN, Verb::Copy, "read", 1234, -104);
+        story.recv(MAIN, 1234);
+        story.call(MAIN, Verb::Copy, "send", 1234, 60);
+        story.call(MAIN, Verb::Copy, "send", 1234, 4);
+        story.call(MAIN, Verb::Copy, "recv", 1234, -104);
         let all: Vec<Fd> = (0..90).collect();
         story.wait(MAIN, &all);
         story.wait(MAIN, &[1234]);
@@ -538,7 +538,7 @@ fn text_stays_within_its_width_and_explains_once() {
         let once = |what: &str| assert_eq!(text.matches(what).count(), 1);
         once("accept4(2).");
         once("ECONNRESET: the peer");
-        once("A short write");
+        once("A short send");
         assert!(text.contains("60 bytes, short"), "{text}");
         assert!(text.contains("4 bytes  "), "{text}");
         assert!(text.contains(" more\n"), "{text}");
