@@ -20,8 +20,8 @@ pub(crate) fn in_child(
     command: &mut Command,
     prepare: impl FnMut() -> io::Result<()> + Send + Sync + 'static,
 ) {
-    // SAFETY: the closures given by this crate (`harness::spawn`) copy plain
-    // numbers and make system calls; they neither allocate nor take a lock.
+    // SAFETY: the closures given by this crate (`harness::spawn`,
+    // `load::Generator`) copy plain numbers and make system calls; they neither allocate nor take a lock.
     unsafe { command.pre_exec(prepare) };
 }
 

@@ -1,21 +1,17 @@
 //! The loop: one thread, one wait for all, and nothing allocated once the
 //! clock runs.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use hdrhistogram::Histogram;
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::PollFlags;
 use nix::sys::epoll::{
     Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout,
 };
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, SockFlag, SockType, SockaddrIn, SockaddrStorage,
-    bind, connect, getsockopt, recv, send, setsockopt, socket, sockopt,
-};
+use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{
     ClockId as TimerClock, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags,
@@ -23,13 +19,16 @@ use nix::sys::timerfd::{
 use nix::time::{ClockId, clock_gettime};
 
 use super::payload::{Payload, Phase};
-use super::plan::Plan;
-use super::report::{Latency, Measured, OpenLoop};
+use super::plan::{Plan, Span};
+use super::report::{Measured, OpenLoop, Turn, Whole, curve_of, latency_of};
+use super::sizes::{Lap, Place};
+use super::slow::{self, Crowd};
+use super::socket::{Opener, end_of, is_connected, is_decided, wait_for};
 
 /// How much one call reads or sends at most.
 const CHUNK: usize = 64 * 1024;
-/// How many connections one source address has: it has 28,000 ports.
-const PER_SOURCE: u64 = 20_000;
+/// How often one connection is read from before the others have their turn.
+const READS: usize = 16;
 /// Most messages that become due between two looks at what came back.
 const MOST_AT_ONCE: usize = 1024;
 /// Bytes that an idle connection sends to show that it is served.
@@ -38,8 +37,20 @@ const GREETING: usize = 64;
 const LONGEST: u64 = 3_600_000_000_000;
 const TIMER: u64 = u64::MAX;
 
+/// All that is ever wanted of a connection, each told once: to ask for less
+/// or more would be a call (epoll_ctl) now and then, and to be told again and
+/// again makes every wait look once more at those that were ready before.
+const WANTED: EpollFlags = EpollFlags::EPOLLET
+    .union(EpollFlags::EPOLLIN)
+    .union(EpollFlags::EPOLLOUT)
+    .union(EpollFlags::EPOLLRDHUP);
+/// Nothing comes after what is there.
+const ENDED: EpollFlags = EpollFlags::EPOLLRDHUP
+    .union(EpollFlags::EPOLLHUP)
+    .union(EpollFlags::EPOLLERR);
+
 /// Nanoseconds of CLOCK_MONOTONIC, which timers also understand.
-type Moment = u64;
+pub(super) type Moment = u64;
 
 const NEVER: Moment = u64::MAX;
 
@@ -55,14 +66,25 @@ pub(super) struct Engine<'a> {
     idle: Vec<OwnedFd>,
     payload: Payload,
     buffer: Vec<u8>,
+    lap: Lap,
+    slow: Crowd,
     /// Closed loop: when the outstanding messages of each slot were begun.
     begun: Vec<Moment>,
-    /// How many connections were ever opened.
-    opened: u64,
+    opener: Opener,
     schedule: Schedule,
     now: Moment,
     stage: Stage,
+    /// Messages that may be sent and are not back.
+    outstanding: u64,
+    /// Slots whose connection does not stand yet.
+    connecting: usize,
+    /// Closed loop: messages that may still be begun.
+    left: u64,
     histogram: Histogram<u64>,
+    /// Of all turns.
+    whole: Histogram<u64>,
+    /// From connect until the connection stands.
+    connects: Histogram<u64>,
     tally: Tally,
 }
 
@@ -70,13 +92,40 @@ pub(super) struct Engine<'a> {
 #[derive(Default)]
 struct Tally {
     messages: u64,
+    bytes: u64,
     renewed: u64,
+    /// What came back after that, of what was begun before.
+    rest: u64,
+    /// As above.
+    rest_bytes: u64,
+    /// Connections opened anew, from first to last.
+    connects: u64,
     /// From first to last.
     blocked: u64,
     /// Of the messages that were due then.
     late: u64,
     /// As above.
     unfinished: u64,
+}
+
+/// A moment, and the CPU time that this thread had taken by then.
+#[derive(Clone, Copy)]
+struct Mark {
+    at: Moment,
+    cpu: Duration,
+}
+
+impl Mark {
+    fn now() -> Result<Mark> {
+        Ok(Mark { at: monotonic()?, cpu: cpu_time()? })
+    }
+
+    /// Seconds, and seconds of CPU time.
+    fn since(self, before: Mark) -> (f64, f64) {
+        let passed = Duration::from_nanos(self.at - before.at);
+        let cpu = self.cpu.saturating_sub(before.cpu);
+        (passed.as_secs_f64(), cpu.as_secs_f64())
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,6 +152,8 @@ struct Schedule {
     next_churn: Moment,
     churn_slot: usize,
     next_look: Moment,
+    /// When the slow readers are served next.
+    next_tick: Moment,
 }
 
 impl Schedule {
@@ -119,21 +170,28 @@ struct Slot {
     /// The kernel has no room for more; the next wait tells when it has.
     blocked: bool,
     generation: u64,
-    /// How many bytes may be sent so far.
+    /// How many bytes may be sent so far: whole messages.
     allowed: u64,
-    /// Where this connection ends, once it is to be renewed.
+    /// The first message that may not be sent yet.
+    ahead: Place,
+    /// Where this connection ends, once it is to be renewed: between two
+    /// messages.
     end: u64,
     sent: u64,
     received: u64,
     out: Phase,
     back: Phase,
-    /// Bytes of the message that is coming back that are still to come.
+    /// The message that is coming back.
+    coming: Place,
+    /// Bytes of it that are still to come.
     missing: usize,
-    /// Messages that came back, those of earlier connections included.
+    /// Messages of this turn that came back, those of earlier connections
+    /// included.
     done: u64,
     /// The message that is coming back, among the outstanding ones.
     oldest: usize,
-    /// When the last byte came back, or the first one became outstanding.
+    /// When the last byte came back, or the first one became outstanding;
+    /// while it is connecting, when that began.
     moved: Moment,
 }
 
@@ -145,14 +203,47 @@ impl Slot {
     fn owes(&self) -> bool {
         self.connecting || self.received < self.goal()
     }
+
+    fn allow_one(&mut self, lap: &Lap) {
+        self.allowed += lap.size(self.ahead) as u64;
+        self.ahead = lap.after(self.ahead);
+    }
+
+    /// Where the message ends of which the last byte was sent, and which one
+    /// and how many of those that are not back come before that.
+    fn boundary(&self, lap: &Lap) -> (u64, Place, u64) {
+        let whole = lap.size(self.coming);
+        let (mut end, mut place, mut count) = (self.received, self.coming, 0);
+        if self.missing < whole {
+            end += self.missing as u64;
+            place = lap.after(place);
+            count = 1;
+        }
+        while end < self.sent {
+            end += lap.size(place) as u64;
+            place = lap.after(place);
+            count += 1;
+        }
+        (end, place, count)
+    }
 }
 
 impl<'a> Engine<'a> {
     /// Start barrier: returns once everybody is connected and the idle ones
     /// have been answered.
-    pub(super) fn connect(plan: &'a Plan) -> Result<Self> {
+    pub(super) fn connect(
+        plan: &'a Plan,
+        tell: &mut dyn FnMut(usize, usize),
+    ) -> Result<Self> {
         let connections = plan.connections.get();
-        let at_once = plan.size.get().saturating_mul(plan.depth.get());
+        let streams = connections + plan.slow_readers;
+        let at_once = match plan.slow_readers {
+            0 => plan.size.most().saturating_mul(plan.depth.get()),
+            _ => CHUNK,
+        };
+        let all = streams + plan.idle;
+        let lap = Lap::new(&plan.size);
+        let histogram = Histogram::new_with_bounds(1, LONGEST, 3)?;
         let list = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let flags = TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK;
         let timer = TimerFd::new(TimerClock::CLOCK_MONOTONIC, flags)?;
@@ -172,10 +263,12 @@ impl<'a> Engine<'a> {
             events: vec![EpollEvent::empty(); 256],
             slots: Vec::with_capacity(connections),
             idle: Vec::with_capacity(plan.idle),
-            payload: Payload::new(connections, at_once),
+            payload: Payload::new(streams, at_once),
             buffer: vec![0; CHUNK],
+            lap,
+            slow: Crowd::new(plan),
             begun,
-            opened: 0,
+            opener: Opener::new(plan.addr),
             schedule: Schedule {
                 begin: 0,
                 from: 0,
@@ -187,10 +280,16 @@ impl<'a> Engine<'a> {
                 next_churn: NEVER,
                 churn_slot: 0,
                 next_look: 0,
+                next_tick: NEVER,
             },
             now: 0,
-            stage: Stage::WarmUp,
-            histogram: Histogram::new_with_bounds(1, LONGEST, 3)?,
+            stage: Stage::Draining,
+            outstanding: 0,
+            connecting: 0,
+            left: 0,
+            whole: histogram.clone(),
+            connects: histogram.clone(),
+            histogram,
             tally: Tally::default(),
         };
         for number in 0..plan.idle {
@@ -198,42 +297,61 @@ impl<'a> Engine<'a> {
                 .open()
                 .with_context(|| format!("idle connection {number}"))?;
             engine.idle.push(socket);
+            tell(number + 1, all);
         }
         engine.greet_idle()?;
         for number in 0..connections {
             let socket = engine
                 .open()
                 .with_context(|| format!("connection {number}"))?;
-            let data = EpollEvent::new(EpollFlags::EPOLLIN, number as u64);
-            engine.list.add(&socket, data).context("epoll_ctl")?;
+            let event = EpollEvent::new(WANTED, number as u64);
+            engine.list.add(&socket, event).context("epoll_ctl")?;
+            let first = engine.lap.first(number);
             engine.slots.push(Slot {
                 socket,
                 connecting: false,
                 blocked: false,
                 generation: 0,
                 allowed: 0,
-                end: u64::MAX,
+                ahead: first,
+                end: engine.end_from(first),
                 sent: 0,
                 received: 0,
                 out: Phase::of_generation(0),
                 back: Phase::of_generation(0),
-                missing: plan.size.get(),
+                coming: first,
+                missing: engine.lap.size(first),
                 done: 0,
                 oldest: 0,
                 moved: 0,
             });
+            tell(plan.idle + number + 1, all);
+        }
+        for number in 0..plan.slow_readers {
+            let socket = engine
+                .open()
+                .with_context(|| format!("slow reader {number}"))?;
+            engine.slow.push(socket, connections + number);
+            tell(plan.idle + connections + number + 1, all);
         }
         Ok(engine)
+    }
+
+    /// Where a connection ends whose first message is this one.
+    fn end_from(&self, first: Place) -> u64 {
+        let count = self.plan.messages_per_connection;
+        count.map_or(NEVER, |it| self.lap.bytes(first, it.get()))
     }
 
     /// A connection that stands.
     fn open(&mut self) -> Result<OwnedFd> {
         let addr = self.plan.addr;
-        let socket = begin_connect(addr, self.opened)?;
-        self.opened += 1;
+        let begin = monotonic()?;
+        let socket = self.opener.begin()?;
         wait_for(&socket, PollFlags::POLLOUT, self.plan.patience)
             .with_context(|| format!("connect to {addr}"))?;
         is_connected(&socket).with_context(|| format!("connect to {addr}"))?;
+        self.connects.saturating_record(monotonic()? - begin);
         Ok(socket)
     }
 
@@ -298,60 +416,10 @@ impl<'a> Engine<'a> {
         Ok(())
     }
 
+    /// The warm-up flows into what is measured.
     pub(super) fn run(mut self) -> Result<Measured> {
-        self.now = monotonic()?;
-        let spans = [self.plan.warm_up, self.plan.duration].map(nanoseconds);
-        let schedule = &mut self.schedule;
-        schedule.begin = self.now;
-        schedule.from = schedule.begin + spans[0];
-        schedule.to = schedule.from + spans[1];
-        if self.plan.churn.is_some() {
-            schedule.next_churn = self.now + schedule.churn_interval;
-        }
-        schedule.next_look = self.now;
-        if schedule.interval.is_none() {
-            self.begun.fill(self.now);
-            let outstanding = self.plan.size.get() * self.plan.depth.get();
-            for at in 0..self.slots.len() {
-                self.slots[at].allowed = outstanding as u64;
-                self.flush(at)?;
-            }
-        }
-        let mut began = (self.now, Duration::ZERO);
-        let mut ended = began;
-        loop {
-            if self.stage == Stage::WarmUp && self.now >= self.schedule.from {
-                began = (self.now, cpu_time()?);
-                self.stage = Stage::Measuring;
-                if self.schedule.interval.is_none() {
-                    // It may have begun late, which must not make it shorter.
-                    self.schedule.to = self.now + spans[1];
-                }
-            }
-            self.fall_due()?;
-            if self.stage == Stage::Measuring
-                && self.now >= self.schedule.to
-                && !self.is_behind()
-            {
-                ended = (self.now, cpu_time()?);
-                self.stage = Stage::Draining;
-                self.begin_no_more();
-            }
-            if self.stage == Stage::Draining && self.is_drained() {
-                break;
-            }
-            self.look_for_stalls()?;
-            self.churn();
-            self.wait()?;
-        }
-        Ok(self.measured(began, ended))
-    }
-
-    fn measured(
-        self,
-        began: (Moment, Duration),
-        ended: (Moment, Duration),
-    ) -> Measured {
+        let span = Span::Time(self.plan.duration);
+        let (began, ended) = self.load(self.plan.warm_up, span)?;
         let Schedule { begin, from, to, interval, .. } = self.schedule;
         let open_loop = interval.map(|interval| {
             let before = |end: Moment| {
@@ -369,22 +437,176 @@ impl<'a> Engine<'a> {
                 unfinished: self.tally.unfinished,
             }
         });
-        Measured {
+        let (seconds, own_cpu_seconds) = ended.since(began);
+        let Tally { messages, bytes, renewed, blocked, .. } = self.tally;
+        Ok(Measured {
             plan: self.plan.clone(),
-            seconds: Duration::from_nanos(ended.0 - began.0).as_secs_f64(),
-            messages: self.tally.messages,
+            seconds,
+            messages,
             messages_per_second: 0.0,
-            bytes_per_second: 0.0,
-            latency: Latency::of(&self.histogram),
+            bytes_per_second: bytes as f64 / seconds,
+            latency: latency_of(&self.histogram),
+            connect: latency_of(&self.connects),
             open_loop,
-            renewed: self.tally.renewed,
-            blocked: self.tally.blocked,
-            own_cpu_seconds: (ended.1 - began.1).as_secs_f64(),
+            renewed,
+            slow_readers: self.slow.seen(),
+            blocked,
+            own_cpu_seconds,
             own_cpu_ns_per_message: 0.0,
             own_core_share: 0.0,
             measures_the_pair: false,
         }
-        .derive()
+        .derive())
+    }
+
+    /// Begins when everything is quiet, and ends when everything is quiet
+    /// again: all that was begun is back, and counts.
+    pub(super) fn turn(&mut self, span: Span) -> Result<Turn> {
+        if let (Span::Messages(_), Some(rate)) = (span, self.plan.rate) {
+            bail!("{rate} messages a second are due: their number is not free");
+        }
+        let (began, _) = self.load(Duration::ZERO, span)?;
+        // Before what has nothing to do with messages.
+        let ended = Mark::now()?;
+        ensure!(
+            self.outstanding == 0,
+            "the server does not keep up: {} messages were not back when the \
+             wait for them was given up",
+            self.outstanding
+        );
+        self.whole.add(&self.histogram).context("histogram")?;
+        let (seconds, own_cpu_seconds) = ended.since(began);
+        Ok(Turn {
+            messages: self.tally.messages + self.tally.rest,
+            bytes: self.tally.bytes + self.tally.rest_bytes,
+            seconds,
+            latency: latency_of(&self.histogram),
+            own_cpu_seconds,
+            own_core_share: own_cpu_seconds / seconds.max(1e-9),
+            connects: self.tally.connects,
+            blocked: self.tally.blocked,
+        })
+    }
+
+    /// What all turns have shown since the connections were opened, or since
+    /// it was to be forgotten.
+    pub(super) fn whole(&self) -> Whole {
+        let connects = &self.connects;
+        Whole {
+            latency: latency_of(&self.whole),
+            curve: curve_of(&self.whole),
+            connect: (!connects.is_empty()).then(|| latency_of(connects)),
+            slow_readers: self.slow.seen(),
+        }
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.whole.reset();
+        self.connects.reset();
+    }
+
+    /// Loads for so long, and returns when all is back; tells from when to
+    /// when it measured.
+    fn load(&mut self, warm_up: Duration, span: Span) -> Result<(Mark, Mark)> {
+        self.histogram.reset();
+        self.tally = Tally::default();
+        let (length, count) = match span {
+            Span::Time(span) => (nanoseconds(span), None),
+            Span::Messages(count) => (NEVER, Some(count)),
+        };
+        let mut began = Mark::now()?;
+        self.now = began.at;
+        let schedule = &mut self.schedule;
+        schedule.begin = self.now;
+        schedule.from = schedule.begin + nanoseconds(warm_up);
+        schedule.to = schedule.from.saturating_add(length);
+        schedule.next = 0;
+        schedule.next_slot = 0;
+        if self.plan.churn.is_some() {
+            schedule.next_churn = self.now + schedule.churn_interval;
+        }
+        schedule.next_look = self.now;
+        if !self.slow.is_empty() {
+            schedule.next_tick = self.now;
+        }
+        self.stage = match warm_up.is_zero() {
+            true => Stage::Measuring,
+            false => Stage::WarmUp,
+        };
+        self.left = count.unwrap_or(u64::MAX);
+        self.begin_all()?;
+        let mut ended = began;
+        loop {
+            if self.stage == Stage::WarmUp && self.now >= self.schedule.from {
+                began = Mark::now()?;
+                self.now = began.at;
+                self.stage = Stage::Measuring;
+                if self.schedule.interval.is_none() {
+                    // It may have begun late, which must not make it shorter.
+                    self.schedule.to = self.now.saturating_add(length);
+                }
+            }
+            self.fall_due()?;
+            if self.stage == Stage::Measuring && self.is_over() {
+                ended = Mark::now()?;
+                self.stage = Stage::Draining;
+                if count.is_none() {
+                    self.begin_no_more();
+                }
+            }
+            if self.stage == Stage::Draining
+                && (self.is_quiet() || self.is_given_up())
+            {
+                return Ok((began, ended));
+            }
+            self.look_for_stalls()?;
+            self.churn();
+            self.tick()?;
+            self.wait()?;
+        }
+    }
+
+    /// Closed loop: as many messages as are to be outstanding, but no more
+    /// than there are.
+    fn begin_all(&mut self) -> Result<()> {
+        let closed = self.schedule.interval.is_none();
+        self.begun.fill(self.now);
+        for slot in &mut self.slots {
+            slot.done = 0;
+            slot.moved = self.now;
+        }
+        for _ in 0..self.plan.depth.get() {
+            let count = self.left.min(self.slots.len() as u64);
+            if !closed || count == 0 {
+                break;
+            }
+            for slot in &mut self.slots[..count as usize] {
+                slot.allow_one(&self.lap);
+            }
+            self.left -= count;
+            self.outstanding += count;
+        }
+        for at in 0..self.slots.len() {
+            self.flush(at)?;
+        }
+        Ok(())
+    }
+
+    /// Whether nothing more is to be begun.
+    fn is_over(&self) -> bool {
+        self.left == 0 || (self.now >= self.schedule.to && !self.is_behind())
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.outstanding == 0 && self.connecting == 0
+    }
+
+    fn tick(&mut self) -> Result<()> {
+        if self.now < self.schedule.next_tick {
+            return Ok(());
+        }
+        self.schedule.next_tick = self.now + nanoseconds(slow::TICK);
+        self.slow.tick(self.now, &self.payload, &mut self.buffer)
     }
 
     /// Sleeps until a connection is ready or something is to be done, and
@@ -402,12 +624,15 @@ impl<'a> Engine<'a> {
             Err(Errno::EINTR) => 0,
             Err(errno) => return Err(errno).context("epoll_wait"),
         };
-        self.now = monotonic()?;
+        if n == 0 {
+            self.now = monotonic()?;
+        }
         for at in 0..n {
             let event = self.events[at];
             if event.data() == TIMER {
                 // It expires once.
                 self.armed = NEVER;
+                self.now = monotonic()?;
                 continue;
             }
             let at = event.data() as usize;
@@ -415,18 +640,18 @@ impl<'a> Engine<'a> {
                 self.on_idle_ready(at - self.slots.len())?;
                 continue;
             }
-            let flags = event.events();
             if self.slots[at].connecting {
                 self.on_connected(at)?;
                 continue;
             }
-            if flags.contains(EpollFlags::EPOLLOUT) {
+            let flags = event.events();
+            if self.slots[at].blocked && flags.contains(EpollFlags::EPOLLOUT) {
+                self.now = monotonic()?;
                 self.slots[at].blocked = false;
-                self.want(at, EpollFlags::EPOLLIN)?;
                 self.flush(at)?;
             }
             if flags != EpollFlags::EPOLLOUT {
-                self.on_readable(at)?;
+                self.on_readable(at, flags)?;
             }
         }
         Ok(())
@@ -434,14 +659,14 @@ impl<'a> Engine<'a> {
 
     fn next_wake(&self) -> Moment {
         let Schedule { from, to, interval, next, .. } = self.schedule;
+        let always = self.schedule.next_look.min(self.schedule.next_tick);
         let boundary = match self.stage {
             Stage::WarmUp => from,
             Stage::Measuring => to,
-            Stage::Draining => return self.schedule.next_look,
+            Stage::Draining => return always,
         };
-        let due = interval.map(|it| self.schedule.due(it, next));
-        let wakes = [self.schedule.next_churn, self.schedule.next_look];
-        wakes.into_iter().chain(due).fold(boundary, Moment::min)
+        let due = interval.map_or(NEVER, |it| self.schedule.due(it, next));
+        always.min(boundary).min(self.schedule.next_churn).min(due)
     }
 
     /// Open loop: what is due by now may be sent, and is, where the kernel
@@ -457,7 +682,8 @@ impl<'a> Engine<'a> {
                 break;
             }
             let at = self.schedule.next_slot;
-            self.slots[at].allowed += self.plan.size.get() as u64;
+            self.slots[at].allow_one(&self.lap);
+            self.outstanding += 1;
             self.flush(at)?;
             self.schedule.next += 1;
             let next = at + 1;
@@ -490,42 +716,59 @@ impl<'a> Engine<'a> {
             let fd = slot.socket.as_raw_fd();
             let sent = match send(fd, bytes, MsgFlags::MSG_NOSIGNAL) {
                 Ok(sent) => sent,
-                Err(Errno::EAGAIN) => 0,
+                // Not before this is the next room an edge (epoll(7)).
+                Err(Errno::EAGAIN) => {
+                    slot.blocked = true;
+                    self.tally.blocked += 1;
+                    return Ok(());
+                }
                 Err(Errno::EINTR) => continue,
                 Err(errno) => return Err(self.gone(at, Some(errno))),
             };
-            let all = sent == bytes.len();
             slot.sent += sent as u64;
             slot.out = slot.out.after(sent);
-            if !all {
-                slot.blocked = true;
-                self.tally.blocked += 1;
-                let both = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT;
-                return self.want(at, both);
-            }
         }
         Ok(())
     }
 
-    fn want(&self, at: usize, flags: EpollFlags) -> Result<()> {
-        let mut event = EpollEvent::new(flags, at as u64);
-        self.list
-            .modify(&self.slots[at].socket, &mut event)
-            .context("epoll_ctl")
+    /// Reads all that is there. One edge is told once; a read that does not
+    /// fill the buffer has emptied the socket, and what comes later makes
+    /// another edge (epoll(7)). Only an end may have come with the same one.
+    fn on_readable(&mut self, at: usize, flags: EpollFlags) -> Result<()> {
+        let to_its_end = flags.intersects(ENDED);
+        let generation = self.slots[at].generation;
+        for _ in 0..READS {
+            let more = self.read(at)?;
+            let renewed = self.slots[at].generation != generation;
+            if renewed || !(more || to_its_end) {
+                return Ok(());
+            }
+        }
+        // To ask again makes an edge of what is there.
+        let mut event = EpollEvent::new(WANTED, at as u64);
+        let socket = &self.slots[at].socket;
+        self.list.modify(socket, &mut event).context("epoll_ctl")
     }
 
     /// Reads once, holds it against what was sent, counts what is complete
-    /// and sends as much anew.
-    fn on_readable(&mut self, at: usize) -> Result<()> {
+    /// and sends as much anew. Says whether there may be more.
+    ///
+    /// The clock is read once for each read: what came with it is back now,
+    /// and not when the wait returned, so that a message's latency neither
+    /// lacks the time of those that were served before it nor loses it to the
+    /// one that is begun next.
+    fn read(&mut self, at: usize) -> Result<bool> {
         let slot = &mut self.slots[at];
         let fd = slot.socket.as_raw_fd();
         let count = match recv(fd, &mut self.buffer, MsgFlags::empty()) {
             Ok(0) => return Err(self.gone(at, None)),
             Ok(count) => count,
-            Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
+            Err(Errno::EAGAIN) => return Ok(false),
+            Err(Errno::EINTR) => return Ok(true),
             Err(errno) => return Err(self.gone(at, Some(errno))),
         };
         self.now = monotonic()?;
+        let more = count == self.buffer.len();
         let got = &self.buffer[..count];
         let wrong = self.payload.first_wrong(at, slot.back, got);
         let surplus = slot.received + count as u64 > slot.sent;
@@ -539,23 +782,27 @@ impl<'a> Engine<'a> {
         let before = self.slots[at].done;
         while rest >= self.slots[at].missing {
             rest -= self.slots[at].missing;
-            self.slots[at].missing = self.plan.size.get();
             self.on_complete(at);
         }
         let slot = &mut self.slots[at];
         slot.missing -= rest;
         if slot.received == slot.end {
-            return self.renew(at);
+            self.renew(at)?;
+            return Ok(false);
         }
-        if slot.done == before {
-            return Ok(());
+        if slot.done > before {
+            self.flush(at)?;
         }
-        self.flush(at)
+        Ok(more)
     }
 
     /// One message is back.
     fn on_complete(&mut self, at: usize) {
         let slot = &mut self.slots[at];
+        let size = self.lap.size(slot.coming) as u64;
+        slot.coming = self.lap.after(slot.coming);
+        slot.missing = self.lap.size(slot.coming);
+        self.outstanding -= 1;
         let began = match self.schedule.interval {
             Some(interval) => {
                 let slots = self.plan.connections.get() as u64;
@@ -566,15 +813,25 @@ impl<'a> Engine<'a> {
                 let index = at * depth + slot.oldest;
                 let next = slot.oldest + 1;
                 slot.oldest = if next == depth { 0 } else { next };
-                if self.stage < Stage::Draining {
-                    slot.allowed += self.plan.size.get() as u64;
+                if self.stage < Stage::Draining && self.left > 0 {
+                    self.left -= 1;
+                    self.outstanding += 1;
+                    slot.allow_one(&self.lap);
                 }
                 std::mem::replace(&mut self.begun[index], self.now)
             }
         };
         slot.done += 1;
-        if self.stage == Stage::Measuring {
-            self.tally.messages += 1;
+        match self.stage {
+            Stage::WarmUp => {}
+            Stage::Measuring => {
+                self.tally.messages += 1;
+                self.tally.bytes += size;
+            }
+            Stage::Draining => {
+                self.tally.rest += 1;
+                self.tally.rest_bytes += size;
+            }
         }
         self.record(began);
     }
@@ -585,9 +842,8 @@ impl<'a> Engine<'a> {
         }
         let took = self.now.saturating_sub(began);
         self.histogram.saturating_record(took);
-        let slots = self.slots.len() as f64;
         if let Some(interval) = self.schedule.interval
-            && took as f64 > interval * slots
+            && took as f64 > interval * self.slots.len() as f64
         {
             self.tally.late += 1;
         }
@@ -617,12 +873,12 @@ impl<'a> Engine<'a> {
             };
             self.schedule.churn_slot = (at + 1) % slots;
             self.schedule.next_churn += self.schedule.churn_interval;
-            let size = self.plan.size.get() as u64;
             let slot = &mut self.slots[at];
-            slot.end = slot.sent.div_ceil(size) * size;
+            let (end, next, _) = slot.boundary(&self.lap);
+            slot.end = end;
             if slot.received == slot.end {
                 // It has nothing outstanding; a message would come first.
-                slot.end += size;
+                slot.end += self.lap.size(next) as u64;
             }
         }
     }
@@ -631,11 +887,11 @@ impl<'a> Engine<'a> {
     /// its place.
     fn renew(&mut self, at: usize) -> Result<()> {
         let label = || format!("connection {at}, opened anew");
-        let socket =
-            begin_connect(self.plan.addr, self.opened).with_context(label)?;
-        self.opened += 1;
-        let event = EpollEvent::new(EpollFlags::EPOLLOUT, at as u64);
+        self.now = monotonic()?;
+        let socket = self.opener.begin().with_context(label)?;
+        let event = EpollEvent::new(WANTED, at as u64);
         self.list.add(&socket, event).context("epoll_ctl")?;
+        let end = self.end_from(self.slots[at].coming);
         let slot = &mut self.slots[at];
         // epoll(7): closing the old one also ends the interest in it.
         slot.socket = socket;
@@ -643,55 +899,68 @@ impl<'a> Engine<'a> {
         slot.blocked = false;
         slot.generation += 1;
         slot.allowed -= slot.end;
-        slot.end = u64::MAX;
+        slot.end = end;
         slot.sent = 0;
         slot.received = 0;
         slot.out = Phase::of_generation(slot.generation);
         slot.back = slot.out;
         slot.moved = self.now;
+        self.connecting += 1;
+        self.tally.connects += 1;
         if self.stage == Stage::Measuring {
             self.tally.renewed += 1;
         }
-        Ok(())
+        // Else it would count how long the others of this batch take.
+        match is_decided(&self.slots[at].socket)? {
+            true => self.on_connected(at),
+            false => Ok(()),
+        }
     }
 
     fn on_connected(&mut self, at: usize) -> Result<()> {
         let slot = &mut self.slots[at];
         is_connected(&slot.socket)
             .with_context(|| format!("connection {at}, opened anew"))?;
+        self.now = monotonic()?;
+        self.connects.saturating_record(self.now - slot.moved);
+        self.connecting -= 1;
         slot.connecting = false;
         slot.moved = self.now;
         if self.schedule.interval.is_none() {
             let depth = self.plan.depth.get();
             self.begun[at * depth..][..depth].fill(self.now);
         }
-        self.want(at, EpollFlags::EPOLLIN)?;
         self.flush(at)
     }
 
     /// Closed loop: what is not begun is not sent any more. Open loop: all
     /// that was due is.
     fn begin_no_more(&mut self) {
-        let size = self.plan.size.get() as u64;
         let closed = self.schedule.interval.is_none();
+        if closed {
+            self.outstanding = 0;
+        }
         for slot in &mut self.slots {
-            slot.end = u64::MAX;
+            if self.plan.churn.is_some() {
+                slot.end = NEVER;
+            }
             if closed {
-                slot.allowed = slot.sent.div_ceil(size) * size;
+                let (end, next, count) = slot.boundary(&self.lap);
+                slot.allowed = end;
+                slot.ahead = next;
+                self.outstanding += count;
             }
         }
     }
 
-    /// Whether all is back, or an open loop's server has had long enough.
-    fn is_drained(&mut self) -> bool {
-        if !self.slots.iter().any(Slot::owes) {
-            return true;
-        }
+    /// Whether an open loop's server has had long enough; what is not back
+    /// then counts with its age.
+    fn is_given_up(&mut self) -> bool {
         let Some(interval) = self.schedule.interval else { return false };
         // Longer than patience, so that a stall is called one.
         let patience = self.plan.patience + self.plan.patience / 4;
-        let longest = nanoseconds(self.plan.duration.max(patience));
-        if self.now < self.schedule.to + longest {
+        let span = self.schedule.to - self.schedule.from;
+        if self.now < self.schedule.to + span.max(nanoseconds(patience)) {
             return false;
         }
         let slots = self.slots.len() as u64;
@@ -745,11 +1014,7 @@ impl<'a> Engine<'a> {
 
     fn gone(&self, at: usize, errno: Option<Errno>) -> anyhow::Error {
         let slot = &self.slots[at];
-        let what = match errno {
-            None => "was closed by the server".to_string(),
-            Some(Errno::ECONNRESET | Errno::EPIPE) => "was reset".to_string(),
-            Some(errno) => format!("failed ({errno})"),
-        };
+        let what = end_of(errno);
         anyhow::anyhow!("{} {what}: {}", slot.label(at), slot.so_far())
     }
 
@@ -790,60 +1055,6 @@ impl Slot {
     }
 }
 
-/// A socket that is connecting; `number` connections were opened before it.
-fn begin_connect(addr: SocketAddr, number: u64) -> Result<OwnedFd> {
-    let family = match addr {
-        SocketAddr::V4(_) => AddressFamily::Inet,
-        SocketAddr::V6(_) => AddressFamily::Inet6,
-    };
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(family, SockType::Stream, flags, None)
-        .context("socket (is it the limit of descriptors, ulimit -n?)")?;
-    setsockopt(&socket, sockopt::TcpNoDelay, &true).context("TCP_NODELAY")?;
-    if let Some(source) = source_of(addr, number) {
-        // ip(7): connect then chooses the port, for this destination only.
-        setsockopt(&socket, sockopt::IpBindAddressNoPort, &true)
-            .context("IP_BIND_ADDRESS_NO_PORT")?;
-        let from = SockaddrIn::from(SocketAddrV4::new(source, 0));
-        bind(socket.as_raw_fd(), &from).context("bind")?;
-    }
-    match connect(socket.as_raw_fd(), &SockaddrStorage::from(addr)) {
-        Ok(()) | Err(Errno::EINPROGRESS) => Ok(socket),
-        Err(errno) => Err(errno).context("connect"),
-    }
-}
-
-/// The loopback network has more addresses than one.
-fn source_of(addr: SocketAddr, number: u64) -> Option<Ipv4Addr> {
-    let last = number / PER_SOURCE % 250 + 1;
-    match addr.ip() {
-        IpAddr::V4(ip) if ip.is_loopback() && last > 1 => {
-            Some(Ipv4Addr::new(127, 0, 0, last as u8))
-        }
-        _ => None,
-    }
-}
-
-fn is_connected(socket: &OwnedFd) -> Result<()> {
-    match getsockopt(socket, sockopt::SocketError)? {
-        0 => Ok(()),
-        code => Err(Errno::from_raw(code).into()),
-    }
-}
-
-fn wait_for(socket: &OwnedFd, what: PollFlags, limit: Duration) -> Result<()> {
-    let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
-    let mut fds = [PollFd::new(socket.as_fd(), what)];
-    loop {
-        match poll(&mut fds, timeout) {
-            Ok(0) => bail!("no answer for {limit:?}"),
-            Ok(_) => return Ok(()),
-            Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno).context("poll"),
-        }
-    }
-}
-
 fn monotonic() -> Result<Moment> {
     let now = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
     // The kernel's clock is far from either bound.
@@ -855,24 +1066,6 @@ fn cpu_time() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 
-fn nanoseconds(span: Duration) -> u64 {
+pub(super) fn nanoseconds(span: Duration) -> u64 {
     u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sources_change_before_their_ports_run_out() {
-        let here = SocketAddr::from(([127, 0, 0, 1], 7));
-        let source = |number| source_of(here, number).map(|it| it.octets());
-        assert_eq!(source(0), None);
-        assert_eq!(source(PER_SOURCE - 1), None);
-        assert_eq!(source(PER_SOURCE), Some([127, 0, 0, 2]));
-        assert_eq!(source(PER_SOURCE * 249), Some([127, 0, 0, 250]));
-        assert_eq!(source(PER_SOURCE * 250), None);
-        let other = SocketAddr::from(([192, 0, 2, 1], 7));
-        assert_eq!(source_of(other, PER_SOURCE), None);
-    }
 }

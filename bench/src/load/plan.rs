@@ -1,14 +1,16 @@
 //! What is asked of the load generator.
 
 use std::net::SocketAddr;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+
+use super::sizes::Sizes;
 
 /// A load, and for how long.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
     /// The server.
     pub addr: SocketAddr,
@@ -17,26 +19,43 @@ pub struct Plan {
     /// How many connections only stay open.
     pub idle: usize,
     /// Bytes in a message.
-    pub size: NonZeroUsize,
+    pub size: Sizes,
     /// Closed loop: messages outstanding on each connection.
     pub depth: NonZeroUsize,
     /// Open loop: messages a second over all connections, whether or not the
     /// server keeps up.
     pub rate: Option<f64>,
     /// How long it is measured.
-    #[serde(serialize_with = "seconds")]
+    #[serde(with = "seconds")]
     pub duration: Duration,
     /// How long it runs before that.
-    #[serde(serialize_with = "seconds")]
+    #[serde(with = "seconds")]
     pub warm_up: Duration,
     /// Connections a second that are closed and opened anew.
     pub churn: Option<f64>,
+    /// Each connection is closed after so many messages, and opened anew.
+    pub messages_per_connection: Option<NonZeroU64>,
+    /// How many connections more send as much as the kernel takes, and read
+    /// slowly.
+    pub slow_readers: usize,
+    /// Bytes a second that each of these reads.
+    pub slow_rate: NonZeroU64,
     /// How long a connection may stay without a byte while something is
     /// outstanding.
-    #[serde(serialize_with = "seconds")]
+    #[serde(with = "seconds")]
     pub patience: Duration,
     /// Also load a server that is being watched.
     pub watched: bool,
+}
+
+/// How much of a load there is in one turn.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Span {
+    /// After so long nothing more is begun.
+    Time(#[serde(with = "seconds")] Duration),
+    /// Closed loop: exactly so many messages, over all connections.
+    Messages(u64),
 }
 
 impl Plan {
@@ -46,12 +65,15 @@ impl Plan {
             addr,
             connections: NonZeroUsize::MIN.saturating_add(49),
             idle: 0,
-            size: NonZeroUsize::MIN.saturating_add(63),
+            size: NonZeroUsize::MIN.saturating_add(63).into(),
             depth: NonZeroUsize::MIN,
             rate: None,
             duration: Duration::from_secs(2),
             warm_up: Duration::from_millis(200),
             churn: None,
+            messages_per_connection: None,
+            slow_readers: 0,
+            slow_rate: NonZeroU64::MIN.saturating_add(1023),
             patience: Duration::from_secs(5),
             watched: false,
         }
@@ -71,9 +93,14 @@ impl Plan {
                 );
             }
         }
-        let (size, depth) = (self.size.get(), self.depth.get());
-        ensure!(size <= 1 << 30, "size: at most 1 GiB");
-        ensure!(depth <= 1 << 16, "depth: at most 65,536");
+        ensure!(self.depth.get() <= 1 << 16, "depth: at most 65,536");
+        let each = self.messages_per_connection.map_or(1, NonZeroU64::get);
+        ensure!(each <= 1 << 30, "messages per connection: at most 2^30");
+        ensure!(
+            self.churn.is_none() || self.messages_per_connection.is_none(),
+            "connections end by churn or after a number of messages, not both"
+        );
+        ensure!(self.slow_rate.get() <= 1 << 30, "slow rate: at most 1 GiB");
         ensure!(!self.duration.is_zero(), "duration: nothing to measure");
         ensure!(!self.patience.is_zero(), "patience: no server is so fast");
         let longest = self.duration.max(self.warm_up).max(self.patience);
@@ -86,9 +113,23 @@ impl Plan {
 }
 
 /// A duration as a number of seconds.
-pub(super) fn seconds<S: Serializer>(
-    span: &Duration,
-    to: S,
-) -> Result<S::Ok, S::Error> {
-    to.serialize_f64(span.as_secs_f64())
+mod seconds {
+    use std::time::Duration;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(
+        span: &Duration,
+        to: S,
+    ) -> Result<S::Ok, S::Error> {
+        to.serialize_f64(span.as_secs_f64())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Duration, D::Error> {
+        let seconds = f64::deserialize(from)?;
+        Duration::try_from_secs_f64(seconds).map_err(D::Error::custom)
+    }
 }

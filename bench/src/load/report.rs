@@ -5,12 +5,16 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::plan::Plan;
+use super::slow::SlowReaders;
+pub use crate::results::Latency;
 
 /// Above this share of its core the generator may be what was measured.
 const BUSY: f64 = 0.9;
+/// How many points a curve has at most.
+const POINTS: usize = 60;
 
 /// What a load has shown.
 #[derive(Clone, Debug, Serialize)]
@@ -25,12 +29,17 @@ pub struct Measured {
     pub messages_per_second: f64,
     /// Bytes of these messages by the second, in each direction.
     pub bytes_per_second: f64,
-    /// How long messages took.
+    /// How long messages took that were sent, or in an open loop were due,
+    /// while it was measured.
     pub latency: Latency,
+    /// How long it took until a connection stood, from first to last.
+    pub connect: Latency,
     /// What only an open loop can tell.
     pub open_loop: Option<OpenLoop>,
     /// Connections that were closed and opened anew while it was measured.
     pub renewed: u64,
+    /// What became of the slow readers.
+    pub slow_readers: Option<SlowReaders>,
     /// How often the kernel had no room for a message, from first to last.
     pub blocked: u64,
     /// CPU time of the generator while it was measured, in seconds.
@@ -44,40 +53,85 @@ pub struct Measured {
     pub measures_the_pair: bool,
 }
 
-/// How long messages took that were sent, or in an open loop were due, while
-/// it was measured; in nanoseconds, to three digits.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Latency {
-    /// How many messages.
-    pub samples: u64,
-    /// The mean; in a closed loop, times messages by the second, it is how
-    /// many are outstanding (Little's law).
-    pub mean: u64,
-    /// Half of them took at most this.
-    pub p50: u64,
-    /// 90 % of them.
-    pub p90: u64,
-    /// 99 % of them.
-    pub p99: u64,
-    /// 99.9 % of them.
-    #[serde(rename = "p99.9")]
-    pub p99_9: u64,
-    /// The longest.
-    pub max: u64,
+/// What one turn of a generator has shown: all that was begun in it is back,
+/// and counts.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Turn {
+    /// Messages that came back, every byte right.
+    pub messages: u64,
+    /// Bytes of these messages, in each direction.
+    pub bytes: u64,
+    /// From the first one's beginning to the last one's return.
+    pub seconds: f64,
+    /// How long messages took.
+    pub latency: Latency,
+    /// CPU time of the generator.
+    pub own_cpu_seconds: f64,
+    /// The same as a share of its core.
+    pub own_core_share: f64,
+    /// Connections that were opened anew.
+    pub connects: u64,
+    /// How often the kernel had no room for a message.
+    pub blocked: u64,
 }
 
-impl Latency {
-    pub(super) fn of(histogram: &Histogram<u64>) -> Latency {
-        let at = |quantile| histogram.value_at_quantile(quantile);
-        Latency {
-            samples: histogram.len(),
-            mean: histogram.mean() as u64,
-            p50: at(0.5),
-            p90: at(0.9),
-            p99: at(0.99),
-            p99_9: at(0.999),
-            max: histogram.max(),
-        }
+impl Turn {
+    /// CPU time of the generator for each message, in nanoseconds.
+    pub fn own_cpu_ns_per_message(&self) -> f64 {
+        per_message(self.own_cpu_seconds, self.messages)
+    }
+}
+
+/// What all turns of a generator have shown together.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Whole {
+    /// How long messages took.
+    pub latency: Latency,
+    /// The same as a curve: share of the messages, and nanoseconds that they
+    /// took at most; both ascend.
+    pub curve: Vec<(f64, u64)>,
+    /// How long it took until a connection stood, if one was opened.
+    pub connect: Option<Latency>,
+    /// What became of the slow readers, from first to last.
+    pub slow_readers: Option<SlowReaders>,
+}
+
+/// Nanoseconds to three digits.
+pub(super) fn latency_of(histogram: &Histogram<u64>) -> Latency {
+    let at = |quantile| histogram.value_at_quantile(quantile);
+    Latency {
+        samples: histogram.len(),
+        mean: histogram.mean() as u64,
+        p50: at(0.5),
+        p90: at(0.9),
+        p99: at(0.99),
+        p99_9: at(0.999),
+        max: histogram.max(),
+    }
+}
+
+/// The shares are spread as those of the histogram's own plots: evenly over
+/// the logarithm of 1/(1-share), up to the one slowest.
+pub(super) fn curve_of(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
+    let all = histogram.len() as f64;
+    let mut curve: Vec<(f64, u64)> = Vec::with_capacity(POINTS);
+    for point in (1..=POINTS).take_while(|_| all > 0.0) {
+        let share = match point {
+            POINTS => 1.0,
+            _ => 1.0 - all.powf(-(point as f64) / POINTS as f64),
+        };
+        let most = histogram.value_at_quantile(share);
+        // Where the same value stands for several shares, the highest counts.
+        curve.pop_if(|last| last.1 >= most);
+        curve.push((share, most));
+    }
+    curve
+}
+
+fn per_message(seconds: f64, messages: u64) -> f64 {
+    match messages {
+        0 => 0.0,
+        _ => seconds * 1e9 / messages as f64,
     }
 }
 
@@ -99,14 +153,9 @@ pub struct OpenLoop {
 
 impl Measured {
     pub(super) fn derive(mut self) -> Self {
-        let messages = self.messages as f64;
-        self.messages_per_second = messages / self.seconds;
-        let size = self.plan.size.get() as f64;
-        self.bytes_per_second = self.messages_per_second * size;
-        self.own_cpu_ns_per_message = match self.messages {
-            0 => 0.0,
-            _ => self.own_cpu_seconds * 1e9 / messages,
-        };
+        self.messages_per_second = self.messages as f64 / self.seconds;
+        self.own_cpu_ns_per_message =
+            per_message(self.own_cpu_seconds, self.messages);
         self.own_core_share = self.own_cpu_seconds / self.seconds;
         self.measures_the_pair = self.own_core_share > BUSY;
         self
@@ -117,13 +166,12 @@ impl fmt::Display for Measured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plan = &self.plan;
         let iec = |bytes| ByteSize::b(bytes).display().iec().to_string();
-        let size = iec(plan.size.get() as u64);
         let connections = counted(plan.connections.get(), "connection");
         write!(f, "{}: {connections}", plan.addr)?;
         if plan.idle > 0 {
             write!(f, " and {} idle", plan.idle)?;
         }
-        write!(f, ", messages of {size}, ")?;
+        write!(f, ", messages of {}, ", plan.size)?;
         match plan.rate {
             Some(rate) => write!(f, "open loop at {rate} a second")?,
             None => write!(f, "closed loop, depth {}", plan.depth)?,
@@ -158,9 +206,33 @@ impl fmt::Display for Measured {
                 )?;
             }
         }
-        if plan.churn.is_some() {
+        if plan.churn.is_some() || plan.messages_per_connection.is_some() {
             let renewed = self.renewed;
-            writeln!(f, "  churn       {renewed} connections opened anew")?;
+            let each = renewed as f64 / self.seconds;
+            writeln!(
+                f,
+                "  churn       {renewed} connections opened anew, {each:.0} a \
+                 second"
+            )?;
+        }
+        let Latency { samples, p50, p99, max, .. } = self.connect;
+        let [p50, p99, max] = [p50, p99, max].map(span);
+        writeln!(
+            f,
+            "  connect     p50 {p50}, p99 {p99}, max {max} ({})",
+            counted(samples as usize, "connection")
+        )?;
+        if let Some(slow) = &self.slow_readers {
+            writeln!(
+                f,
+                "  slow        {}, {} sent, {} read; {} have not been read by \
+                 one; {} cannot send",
+                counted(slow.readers, "reader"),
+                iec(slow.sent),
+                iec(slow.read),
+                iec(slow.most_owed),
+                slow.stuck
+            )?;
         }
         if self.blocked > 0 {
             let times = counted(self.blocked as usize, "time");
