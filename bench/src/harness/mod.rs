@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use nix::errno::Errno;
+use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
@@ -26,11 +27,12 @@ mod observe;
 
 pub use client::{Client, Connect, Payload, connect, pump, reset};
 pub use observe::{
-    CLOSE_WAIT, ESTABLISHED, LISTEN, Observation, TIME_WAIT, sockets_of,
-    unread_by_server,
+    CLOSE_WAIT, ESTABLISHED, LISTEN, Observation, Standing, TIME_WAIT,
+    sockets_of, unread_by_server,
 };
+pub(crate) use observe::{Entry, cpu_of, entry_of, proc_text, tasks_of};
 
-use observe::{Entry, cpu_of, is_in_group, memory_of, tree_of};
+use observe::{is_in_group, tree_of};
 
 use crate::models::{Limits, Model, PerClient};
 use crate::sys;
@@ -143,6 +145,9 @@ pub struct Start {
     pub addr: Option<String>,
     /// What its standard output and error are.
     pub output: Output,
+    /// The cores that it and its children may run on; those of the thread
+    /// that starts it if not said.
+    pub cores: Option<Vec<usize>>,
 }
 
 impl Start {
@@ -184,6 +189,12 @@ pub fn raise_descriptor_limit() {
         // Failing leaves the soft limit, which a case then runs into by name.
         let _unchanged = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
+}
+
+/// How many descriptors this program, and each server, may have at most.
+pub fn descriptor_limit() -> usize {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or_default();
+    usize::try_from(hard).unwrap_or(usize::MAX)
 }
 
 /// The process groups of all servers that run now.
@@ -233,6 +244,15 @@ pub struct Server {
     last_words: Arc<Mutex<Vec<String>>>,
 }
 
+/// As the kernel takes it.
+pub(crate) fn core_set(cores: &[usize]) -> Result<CpuSet> {
+    let mut set = CpuSet::new();
+    for &core in cores {
+        set.set(core).with_context(|| format!("core {core}"))?;
+    }
+    Ok(set)
+}
+
 /// Starts the child; it may not listen yet.
 fn spawn(target: &Target, start: &Start, addr: &str) -> Result<Server> {
     let mut command = target.command(addr, &start.args)?;
@@ -260,6 +280,7 @@ fn spawn(target: &Target, start: &Start, addr: &str) -> Result<Server> {
         (Resource::RLIMIT_SIGPENDING, start.pending_signals),
         (Resource::RLIMIT_FSIZE, start.file_size),
     ];
+    let cores = start.cores.as_deref().map(core_set).transpose()?;
     sys::in_child(&mut command, move || {
         // A mask outlives exec, and this program may have blocked signals.
         SigSet::empty().thread_set_mask()?;
@@ -272,6 +293,9 @@ fn spawn(target: &Target, start: &Start, addr: &str) -> Result<Server> {
             if let Some(limit) = limit {
                 setrlimit(resource, limit, limit)?;
             }
+        }
+        if let Some(cores) = &cores {
+            sched_setaffinity(Pid::from_raw(0), cores)?;
         }
         if output == Output::Closed {
             close(1)?;
@@ -312,6 +336,11 @@ impl Server {
             server.find_listening(&addr)?
         };
         Ok(server)
+    }
+
+    /// From now on nobody is surprised if it ends.
+    pub(crate) fn may_end(&mut self) {
+        self.end_wanted = true;
     }
 
     /// Notes its end here when it ends without having been told to.
@@ -510,23 +539,43 @@ impl Server {
         self.entries().iter().map(|entry| entry.pid).collect()
     }
 
-    fn entries(&self) -> Vec<Entry> {
+    pub(crate) fn entries(&self) -> Vec<Entry> {
         let mut tree = tree_of(self.pid);
         if self.ours {
             let line = |pid: i32| fs::read(format!("/proc/{pid}/cmdline"));
             let own = line(self.pid).unwrap_or_default();
+            let mut strangers = BTreeSet::new();
+            // Parents stand before their children.
             tree.retain(|entry| {
-                // A zombie has no command line any more.
-                entry.zombie || line(entry.pid).is_ok_and(|text| text == own)
+                // A zombie has no command line any more, and a copy that of
+                // its parent.
+                let copy = entry.copy && !strangers.contains(&entry.parent);
+                let stays = entry.zombie
+                    || copy
+                    || line(entry.pid).is_ok_and(|text| text == own);
+                if !stays {
+                    strangers.insert(entry.pid);
+                }
+                stays
             });
         }
         tree
     }
 
+    /// What it and its children hold now; cheap beside [`Server::observe`],
+    /// which looks at every socket of the machine.
+    pub fn standing(&self) -> Standing {
+        Standing::of_all(&self.entries())
+    }
+
     /// What /proc says of the server and its children now.
     pub fn observe(&self) -> Observation {
-        let mut seen = Observation::default();
-        for entry in self.entries() {
+        let entries = self.entries();
+        let Standing { memory, threads, processes } =
+            Standing::of_all(&entries);
+        let mut seen =
+            Observation { memory, threads, processes, ..Default::default() };
+        for entry in entries {
             // The time of children that were waited for.
             seen.cpu += entry.buried_cpu;
             if entry.zombie {
@@ -534,10 +583,7 @@ impl Server {
                 continue;
             }
             let pid = entry.pid;
-            seen.processes += 1;
-            seen.threads += entry.threads;
             seen.cpu += cpu_of(pid);
-            seen.memory += memory_of(pid);
             seen.descriptors += fs::read_dir(format!("/proc/{pid}/fd"))
                 .map_or(0, Iterator::count);
         }
