@@ -130,7 +130,8 @@ pub struct Row {
     /// How long messages took, over all rounds.
     pub latency: Latency,
     /// The same as a curve: share of the messages, and nanoseconds that they
-    /// took at most; both ascend.
+    /// took at most; both ascend. Empty where latency is not the question: in
+    /// a closed loop.
     pub latency_curve: Vec<(f64, u64)>,
     /// How long it took until a connection stood.
     pub connect: Option<Latency>,
@@ -150,6 +151,9 @@ pub struct Row {
     /// What an idle connection adds to it: against the same scenario's point
     /// without idle connections.
     pub memory_per_idle: Option<f64>,
+    /// Its CPU time for each message, divided by its own of the same round
+    /// at the same scenario's point without idle connections.
+    pub against_none_idle: Option<Estimate>,
     /// Threads while connected.
     pub threads: usize,
     /// Processes while connected.
@@ -243,7 +247,8 @@ pub struct Fit {
     pub low: f64,
     /// As above.
     pub high: f64,
-    /// How much of the variation over the points the line explains, 0 to 1.
+    /// How much of the variation over the points the line explains, 0 to 1;
+    /// points count by their relative distance from the line.
     pub r_squared: f64,
     /// Points that it was laid through.
     pub points: usize,
