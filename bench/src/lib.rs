@@ -1,8 +1,9 @@
-//! The table of models, and the conformance suite that holds every server
-//! against it through real processes.
+//! The table of models; what holds every server to its promises, loads it and
+//! compares it, all through real processes.
 
 pub mod broken;
 pub mod check;
+pub mod compare;
 pub mod harness;
 pub mod load;
 pub mod measure;

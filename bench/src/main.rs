@@ -7,9 +7,9 @@ use clap::{Parser, Subcommand};
 
 mod command;
 
-use command::{check, load};
+use command::{check, compare, diff, load, plot};
 
-/// Holds echo servers against what RFC 862 and good manners ask of them.
+/// Checks, loads and compares echo servers.
 #[derive(Parser)]
 #[command(name = "bench", version)]
 struct Cli {
@@ -26,6 +26,15 @@ enum Verb {
     /// measures.
     #[command(after_help = load::TEACHING)]
     Load(load::Load),
+    /// Compares servers: the same loads, in turns, and what each took.
+    #[command(after_help = compare::TEACHING)]
+    Compare(compare::Compare),
+    /// Shows a comparison that was saved, as tables or as a page.
+    #[command(after_help = plot::TEACHING)]
+    Plot(plot::Plot),
+    /// Says what has changed beyond noise between two comparisons.
+    #[command(after_help = diff::TEACHING)]
+    Diff(diff::Diff),
 }
 
 fn main() -> ExitCode {
@@ -33,5 +42,8 @@ fn main() -> ExitCode {
     match Cli::parse().verb {
         Verb::Check(verb) => check::run(&verb),
         Verb::Load(verb) => load::run(&verb),
+        Verb::Compare(verb) => compare::run(&verb),
+        Verb::Plot(verb) => plot::run(&verb),
+        Verb::Diff(verb) => diff::run(&verb),
     }
 }

@@ -9,7 +9,10 @@ use bench::harness;
 use nix::sys::signal::{SigSet, Signal};
 
 pub mod check;
+pub mod compare;
+pub mod diff;
 pub mod load;
+pub mod plot;
 
 /// Ctrl-C and SIGTERM end this program and every server it has started.
 fn end_on_signal() -> Result<()> {

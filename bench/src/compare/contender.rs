@@ -1,0 +1,140 @@
+//! A server with its load, both ready for their next turn.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU64, NonZeroUsize};
+
+use anyhow::{Context as _, Result};
+use nix::sys::signal::Signal;
+
+use crate::harness::{Server, Start, Target};
+use crate::load::{Generator, Plan, Span, Turn};
+use crate::measure::{Cores, Counted, Counting, Snapshot, Standing, Taken};
+use crate::models::{Model, is_peer};
+use crate::results::Load;
+
+/// What holds for all servers alike.
+pub struct Setting {
+    /// `--buffer`, in bytes.
+    pub buffer: usize,
+    /// Who runs where.
+    pub cores: Cores,
+}
+
+/// A server and the connections of its load. Between its turns nothing of it
+/// moves: a server that would take a core then is stopped.
+pub struct Contender {
+    /// Its row of the table.
+    pub model: &'static Model,
+    generator: Generator,
+    server: Server,
+    pauses: bool,
+}
+
+impl Contender {
+    /// Starts the server and connects the load's clients, all of whom have
+    /// been served when it returns.
+    ///
+    /// # Errors
+    ///
+    /// What kept the server or the load from starting.
+    pub fn start(
+        model: &'static Model,
+        load: &Load,
+        setting: &Setting,
+    ) -> Result<Contender> {
+        let mut server = start(model, load, setting)
+            .with_context(|| format!("{} does not start", model.name))?;
+        // The floor ends with its first client; whoever ends before its last
+        // turn fails the load.
+        server.may_end();
+        let plan = plan(server.addr, load)?;
+        let core = setting.cores.generator;
+        let generator = Generator::start(&plan, core)
+            .with_context(|| model.name.to_owned())?;
+        let pauses = model.limits.burns_core || model.limits.idle_wakes;
+        let contender = Contender { model, generator, server, pauses };
+        contender.pause(Signal::SIGSTOP)?;
+        Ok(contender)
+    }
+
+    /// One turn, from quiet to quiet, and what it took of the server.
+    ///
+    /// # Errors
+    ///
+    /// What the server did wrong.
+    pub fn turn(&mut self, span: Span) -> Result<(Turn, Taken)> {
+        self.pause(Signal::SIGCONT)?;
+        let before = Snapshot::of(&self.server)?;
+        let turn = self.generator.turn(span);
+        let after = Snapshot::of(&self.server)?;
+        self.pause(Signal::SIGSTOP)?;
+        let turn = turn.with_context(|| self.model.name.to_owned())?;
+        Ok((turn, after.since(&before)))
+    }
+
+    /// A turn in which the server's system calls are counted, which makes it
+    /// slower: it is no measurement of time.
+    ///
+    /// # Errors
+    ///
+    /// What the server did wrong, and why calls cannot be counted.
+    pub fn count_calls(&mut self, span: Span) -> Result<(Turn, Counted)> {
+        self.pause(Signal::SIGCONT)?;
+        let counting = Counting::begin(&self.server)?;
+        let turn = self.generator.turn(span);
+        let counted = counting.end()?;
+        self.pause(Signal::SIGSTOP)?;
+        Ok((turn.with_context(|| self.model.name.to_owned())?, counted))
+    }
+
+    /// Memory, threads and processes of the server now.
+    pub fn standing(&self) -> Standing {
+        Standing::of(&self.server)
+    }
+
+    /// The load generator, for what it has seen over all turns.
+    pub fn generator(&mut self) -> &mut Generator {
+        &mut self.generator
+    }
+
+    fn pause(&self, signal: Signal) -> Result<()> {
+        match self.pauses {
+            true => self.server.signal_all(signal),
+            false => Ok(()),
+        }
+    }
+}
+
+fn start(
+    model: &'static Model,
+    load: &Load,
+    setting: &Setting,
+) -> Result<Server> {
+    let mut args = vec!["--buffer".to_owned(), setting.buffer.to_string()];
+    if model.name == "floor" {
+        args.extend(["--connections".to_owned(), load.connections.to_string()]);
+    }
+    if !is_peer(model) {
+        args.extend(["--watch", "off"].map(str::to_owned));
+    }
+    let cores = Some(setting.cores.server.clone());
+    let start = Start { args, cores, ..Start::default() };
+    Server::start(&Target::Model(model), &start)
+}
+
+fn plan(addr: SocketAddr, load: &Load) -> Result<Plan> {
+    let some = |count| NonZeroUsize::new(count).context("a load of nothing");
+    Ok(Plan {
+        connections: some(load.connections)?,
+        idle: load.idle,
+        size: some(load.size)?.into(),
+        depth: some(load.depth)?,
+        rate: load.rate,
+        messages_per_connection: load
+            .messages_per_connection
+            .and_then(NonZeroU64::new),
+        // It was started here, and without being watched.
+        watched: true,
+        ..Plan::new(addr)
+    })
+}

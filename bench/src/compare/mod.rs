@@ -1,0 +1,414 @@
+//! Compares servers: all have their turns in each round, so that a machine
+//! that drifts hits all alike, and ratios are taken within the round.
+
+use std::collections::BTreeMap;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+mod contender;
+mod scenario;
+mod stats;
+
+pub use contender::{Contender, Setting};
+pub use scenario::{SCENARIOS, Scenario, Spot, absence, usual_baseline};
+pub use stats::{Line, line};
+
+use crate::harness;
+use crate::load::{Span, Turn};
+use crate::measure::{self, Cores, Counted, Counting, Ready, Taken};
+use crate::models::{Model, is_peer};
+use crate::results::{
+    Absent, Calls, Comparison, Estimate, FORMAT, Fit, Load, Method, Point,
+    Round, Row, Switches,
+};
+
+/// What is to be compared, and how long.
+pub struct Task {
+    /// In the order of the report.
+    pub scenarios: Vec<&'static Scenario>,
+    /// In the order of the report.
+    pub models: Vec<&'static Model>,
+    /// What ratios are against; [`usual_baseline`] if nothing is said.
+    pub baseline: Option<&'static Model>,
+    /// Rounds that count; one more goes before them.
+    pub rounds: usize,
+    /// How long one turn takes.
+    pub turn: Duration,
+    /// `--buffer` of every server, in bytes.
+    pub buffer: usize,
+    /// Only the points of a first look.
+    pub quick: bool,
+    /// Also count system calls, in a turn of its own for each server.
+    pub calls: bool,
+}
+
+impl Task {
+    fn points(&self) -> impl Iterator<Item = (&'static Scenario, &Spot)> {
+        let of = |scenario: &&'static Scenario| {
+            let scenario = *scenario;
+            scenario.points.iter().map(move |spot| (scenario, spot))
+        };
+        let wanted = |spot: &Spot| !self.quick || spot.quick;
+        self.scenarios.iter().flat_map(of).filter(move |it| wanted(it.1))
+    }
+
+    /// How often progress will be told of.
+    pub fn steps(&self) -> usize {
+        let most = harness::descriptor_limit();
+        let present = |spot: &Spot| {
+            let fits = |it: &&&Model| absence(it, &spot.load, most).is_none();
+            self.models.iter().filter(fits).count()
+        };
+        let steps = |(scenario, spot): (&Scenario, &Spot)| {
+            let turns = self.rounds + 1 + usize::from(self.calls);
+            let turns = turns * scenario.stretch as usize;
+            present(spot) * (turns + setup(&spot.load))
+        };
+        self.points().map(steps).sum()
+    }
+
+    /// How long it will take, roughly.
+    pub fn estimate(&self) -> Duration {
+        self.turn * u32::try_from(self.steps()).unwrap_or(u32::MAX)
+    }
+}
+
+/// To start a server and its clients, and to end them, takes about so many
+/// turns.
+fn setup(load: &Load) -> usize {
+    2 + (load.connections + load.idle) / 1000
+}
+
+/// What is told while it runs: how many steps were made, and what comes next.
+pub trait Progress {
+    /// So many steps more are done.
+    fn done(&self, steps: usize);
+    /// This comes next.
+    fn next(&self, what: &str);
+    /// Something that a reader should know, though it goes on.
+    fn note(&self, what: &str);
+}
+
+/// Carries the task out.
+///
+/// # Errors
+///
+/// What keeps a comparison from being made at all. A server that fails is
+/// left out of the points at which it did, with what it did wrong.
+pub fn run(task: &Task, progress: &dyn Progress) -> Result<Comparison> {
+    ensure!(task.rounds > 0, "no rounds, nothing to compare");
+    harness::raise_descriptor_limit();
+    let setting = Setting { buffer: task.buffer, cores: Cores::choose()? };
+    let machine = measure::this_machine();
+    let method = Method {
+        rounds: task.rounds,
+        turn_seconds: task.turn.as_secs_f64(),
+        buffer: task.buffer,
+        pinning: setting.cores.to_string(),
+        calls: match task.calls {
+            true => measure::counting_by().to_string(),
+            false => "System calls were not counted: nobody asked.".to_owned(),
+        },
+        quick: task.quick,
+    };
+    let (mut points, mut fits) = (Vec::new(), Vec::new());
+    let mut closing = Closing(None);
+    for scenario in &task.scenarios {
+        let spots = task.points().filter(|it| it.0.name == scenario.name);
+        let spots: Vec<&Spot> = spots.map(|it| it.1).collect();
+        let found =
+            compare(task, scenario, &spots, &setting, &mut closing, progress);
+        fits.extend(fits_of(scenario, &found));
+        points.extend(found);
+    }
+    Ok(Comparison { format: FORMAT, machine, method, points, fits })
+}
+
+/// Tracepoints take a second or two to be closed, and every call is slower
+/// until then: time enough to start the servers of the next scenario.
+struct Closing(Option<JoinHandle<()>>);
+
+impl Closing {
+    fn begin(&mut self, open: Ready) {
+        self.0 = Some(thread::spawn(|| drop(open)));
+    }
+
+    fn wait(&mut self) {
+        // It only drops.
+        let _done = self.0.take().map(JoinHandle::join);
+    }
+}
+
+/// One server at one point, over its rounds.
+struct Entry {
+    contender: Contender,
+    /// Empty in the rounds that it missed.
+    turns: Vec<(Turn, Taken)>,
+    failed: Option<String>,
+}
+
+/// All servers at all points of a scenario, interleaved.
+fn compare(
+    task: &Task,
+    scenario: &'static Scenario,
+    spots: &[&Spot],
+    setting: &Setting,
+    closing: &mut Closing,
+    progress: &dyn Progress,
+) -> Vec<Point> {
+    let span = Span::Time(task.turn * scenario.stretch);
+    let steps = scenario.stretch as usize;
+    let mut points: Vec<Point> =
+        spots.iter().map(|spot| empty(task, scenario, spot)).collect();
+    // Which point, and who.
+    let mut entries: Vec<(usize, Entry)> = Vec::new();
+    let most = harness::descriptor_limit();
+    for (at, spot) in spots.iter().enumerate() {
+        for &model in &task.models {
+            let mut absent = |why| {
+                let model = model.name.to_owned();
+                points[at].absent.push(Absent { model, why });
+            };
+            if let Some(why) = absence(model, &spot.load, most) {
+                absent(why);
+                continue;
+            }
+            progress.next(&format!("{}, {}", scenario.name, spot.name));
+            match Contender::start(model, &spot.load, setting) {
+                Ok(contender) => {
+                    let turns = Vec::with_capacity(task.rounds);
+                    let entry = Entry { contender, turns, failed: None };
+                    entries.push((at, entry));
+                }
+                Err(error) => {
+                    progress.note(&format!("{}: {error:#}", spot.name));
+                    absent(format!("{error:#}"));
+                }
+            }
+            progress.done(setup(&spot.load));
+        }
+    }
+    if scenario.with_itself {
+        let of = |model: &Model| {
+            task.models.iter().position(|it| it.name == model.name)
+        };
+        entries.sort_by_key(|(at, it)| (of(it.contender.model), *at));
+    }
+    closing.wait();
+    for round in 0..=task.rounds {
+        let mut order: Vec<usize> = (0..entries.len()).collect();
+        if round % 2 == 1 {
+            // What drifts one way within a round drifts back in the next.
+            order.reverse();
+        }
+        for at in order {
+            let (point, entry) = &mut entries[at];
+            let spot = spots[*point];
+            if entry.failed.is_none() {
+                progress.next(&format!(
+                    "{}, {}, round {round} of {}: {}",
+                    scenario.name,
+                    spot.name,
+                    task.rounds,
+                    entry.contender.model.name
+                ));
+                if let Err(error) = entry.turn(span, round == 0) {
+                    progress.note(&format!("{}: {error:#}", spot.name));
+                    entry.failed = Some(format!("{error:#}"));
+                }
+            }
+            progress.done(steps);
+        }
+    }
+    let open = task.calls.then(Counting::make_ready);
+    for (at, mut entry) in entries {
+        let (spot, point) = (spots[at], &mut points[at]);
+        progress.next(&format!(
+            "{}, {}, counting calls: {}",
+            scenario.name, spot.name, entry.contender.model.name
+        ));
+        match entry.row(task.calls.then_some(span), &spot.load) {
+            Ok(row) => point.rows.push(row),
+            Err(error) => {
+                progress.note(&format!("{}: {error:#}", spot.name));
+                let why = format!("{error:#}");
+                let model = entry.contender.model.name.to_owned();
+                point.absent.push(Absent { model, why });
+            }
+        }
+        progress.done(steps);
+    }
+    if let Some(open) = open {
+        closing.begin(open);
+    }
+    for point in &mut points {
+        compare_with_baseline(point);
+    }
+    compare_with_none_idle(&mut points);
+    points
+}
+
+impl Entry {
+    fn turn(&mut self, span: Span, warm_up: bool) -> Result<()> {
+        let turn = self.contender.turn(span)?;
+        match warm_up {
+            true => self.contender.generator().forget()?,
+            false => self.turns.push(turn),
+        }
+        Ok(())
+    }
+
+    /// What all its rounds come to; one more turn, of this span, is for
+    /// counting calls.
+    fn row(&mut self, count: Option<Span>, load: &Load) -> Result<Row> {
+        if let Some(failed) = self.failed.take() {
+            anyhow::bail!(failed);
+        }
+        let whole = self.contender.generator().whole()?;
+        let standing = self.contender.standing();
+        // How, or why not, is said once for all.
+        let calls = count
+            .and_then(|span| self.contender.count_calls(span).ok())
+            .map(calls);
+        let rounds: Vec<Round> = self.turns.iter().map(round).collect();
+        let of = |what: &dyn Fn(&(Turn, Taken)) -> f64| {
+            Estimate::of(self.turns.iter().map(what))
+        };
+        let model = self.contender.model;
+        let messages: u64 = self.turns.iter().map(|it| it.0.messages).sum();
+        let taken: Taken = self.turns.iter().map(|it| it.1).sum();
+        let busy = of(&|it| it.0.own_cpu_seconds / it.0.seconds);
+        Ok(Row {
+            model: model.name.to_owned(),
+            peer: is_peer(model),
+            messages_per_second: of(&|it| round(it).messages_per_second),
+            bytes_per_second: of(&|it| it.0.bytes as f64 / it.0.seconds),
+            cpu_ns_per_message: of(&|it| round(it).cpu_ns_per_message),
+            user_share: taken.user_share(),
+            ratio: None,
+            latency: whole.latency,
+            // It is for the loads at which latency is the question.
+            latency_curve: match load.rate {
+                Some(_) => whole.curve,
+                None => Vec::new(),
+            },
+            connect: whole.connect,
+            generator_ns_per_message: of(&|it| {
+                round(it).generator_ns_per_message
+            }),
+            generator_core_share: busy.median,
+            switches: taken.switches.map(|(voluntary, involuntary)| {
+                let each = |count: u64| count as f64 / messages.max(1) as f64;
+                Switches {
+                    voluntary: each(voluntary),
+                    involuntary: each(involuntary),
+                }
+            }),
+            calls,
+            memory: standing.memory,
+            memory_per_idle: None,
+            against_none_idle: None,
+            threads: standing.threads,
+            processes: standing.processes,
+            rounds,
+        })
+    }
+}
+
+fn round((turn, taken): &(Turn, Taken)) -> Round {
+    let messages = turn.messages.max(1) as f64;
+    Round {
+        messages_per_second: turn.messages as f64 / turn.seconds,
+        cpu_ns_per_message: taken.cpu.as_nanos() as f64 / messages,
+        generator_ns_per_message: turn.own_cpu_seconds * 1e9 / messages,
+        p50: turn.latency.p50,
+        p99: turn.latency.p99,
+    }
+}
+
+fn calls((turn, counted): (Turn, Counted)) -> Calls {
+    let each = |count: u64| count as f64 / turn.messages.max(1) as f64;
+    let name = |(name, count): (String, u64)| (name, each(count));
+    let by_name = counted.by_name.into_iter().map(name).collect();
+    Calls { total: each(counted.total), by_name }
+}
+
+fn empty(task: &Task, scenario: &Scenario, spot: &Spot) -> Point {
+    let usual = || usual_baseline(&spot.load);
+    let baseline = task.baseline.map_or_else(usual, |model| model.name);
+    Point {
+        scenario: scenario.name.to_owned(),
+        name: spot.name.to_owned(),
+        load: spot.load,
+        baseline: Some(baseline.to_owned()),
+        rows: Vec::new(),
+        absent: Vec::new(),
+    }
+}
+
+/// CPU time for each message, round by round, as a ratio to that of `base`.
+fn ratio(rounds: &[Round], base: &[f64]) -> Estimate {
+    let cost = rounds.iter().map(|it| it.cpu_ns_per_message);
+    Estimate::of(cost.zip(base).map(|(own, base)| own / base))
+}
+
+fn costs(rounds: &[Round]) -> Vec<f64> {
+    rounds.iter().map(|it| it.cpu_ns_per_message).collect()
+}
+
+fn compare_with_baseline(point: &mut Point) {
+    let is_baseline = |row: &&Row| Some(&row.model) == point.baseline.as_ref();
+    let Some(baseline) = point.rows.iter().find(is_baseline) else {
+        point.baseline = None;
+        return;
+    };
+    let base = costs(&baseline.rounds);
+    for row in &mut point.rows {
+        row.ratio = Some(ratio(&row.rounds, &base));
+    }
+}
+
+/// What idle connections added to each server's memory and to its cost.
+fn compare_with_none_idle(points: &mut [Point]) {
+    let without: BTreeMap<String, (u64, Vec<f64>)> = points
+        .iter()
+        .filter(|point| point.load.idle == 0)
+        .flat_map(|point| &point.rows)
+        .map(|row| (row.model.clone(), (row.memory, costs(&row.rounds))))
+        .collect();
+    for point in points.iter_mut().filter(|point| point.load.idle > 0) {
+        let idle = point.load.idle as f64;
+        for row in &mut point.rows {
+            if let Some((memory, base)) = without.get(&row.model) {
+                let more = row.memory as f64 - *memory as f64;
+                row.memory_per_idle = Some(more / idle);
+                row.against_none_idle = Some(ratio(&row.rounds, base));
+            }
+        }
+    }
+}
+
+/// Where only the number of idle connections changes, and each message is a
+/// wait of its own, a line tells what a wait costs by the descriptor.
+fn fits_of(scenario: &Scenario, points: &[Point]) -> Vec<Fit> {
+    if scenario.name != "scan" {
+        return Vec::new();
+    }
+    let mut of_model: BTreeMap<&str, Vec<_>> = BTreeMap::new();
+    for point in points {
+        let descriptors = point.load.connections + point.load.idle;
+        for row in &point.rows {
+            let points = of_model.entry(&row.model).or_default();
+            points.push((descriptors, costs(&row.rounds)));
+        }
+    }
+    let fit = |(model, points): (&&str, &Vec<(usize, Vec<f64>)>)| {
+        stats::fit(scenario.name, model, points)
+    };
+    let mut fits: Vec<Fit> = of_model.iter().filter_map(fit).collect();
+    let order: Vec<&str> = crate::models::names().collect();
+    fits.sort_by_key(|fit| order.iter().position(|name| *name == fit.model));
+    fits
+}

@@ -1,0 +1,265 @@
+//! What servers are compared by: each scenario is a list of loads, and says
+//! what they show.
+
+use crate::models::{Model, PerClient};
+use crate::results::Load;
+
+/// Loads that belong together; their turns are interleaved, so that they may
+/// be compared with one another as well.
+pub struct Scenario {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// One sentence on what it is, and what it shows.
+    pub shows: &'static str,
+    /// Its loads.
+    pub points: &'static [Spot],
+    /// How many times longer its turns are than usual.
+    pub stretch: u32,
+    /// Each server is compared with itself first of all: its turns at all
+    /// loads come one after the other.
+    pub with_itself: bool,
+}
+
+/// One load of a scenario.
+pub struct Spot {
+    /// Its name, such as `50 connections`.
+    pub name: &'static str,
+    /// What is asked of every server.
+    pub load: Load,
+    /// It is among the few of a first look.
+    pub quick: bool,
+}
+
+const fn spot(name: &'static str, load: Load) -> Spot {
+    Spot { name, load, quick: false }
+}
+
+const fn quick(name: &'static str, load: Load) -> Spot {
+    Spot { name, load, quick: true }
+}
+
+/// 64 bytes, one message outstanding on each of so many connections.
+const fn busy(connections: usize) -> Load {
+    Load {
+        connections,
+        idle: 0,
+        size: 64,
+        depth: 1,
+        rate: None,
+        messages_per_connection: None,
+    }
+}
+
+const fn one(size: usize) -> Load {
+    Load { size, ..busy(1) }
+}
+
+const fn idle(active: usize, idle: usize) -> Load {
+    Load { idle, ..busy(active) }
+}
+
+/// Every scenario, in the order in which a report shows them.
+pub static SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "round_trip",
+        shows: "one client sends, and waits for the answer: nothing to share, \
+                so every call more is seen",
+        points: &[
+            spot("1 B", one(1)),
+            spot("64 B", one(64)),
+            spot("1 KiB", one(1024)),
+            spot("64 KiB", one(64 * 1024)),
+        ],
+        stretch: 1,
+        with_itself: false,
+    },
+    Scenario {
+        name: "busy",
+        shows: "so many clients, each with one message of 64 B outstanding: \
+                one wait may find many of them ready",
+        points: &[
+            quick("1 connection", busy(1)),
+            spot("10 connections", busy(10)),
+            quick("50 connections", busy(50)),
+            spot("100 connections", busy(100)),
+            quick("1,000 connections", busy(1000)),
+        ],
+        stretch: 1,
+        with_itself: false,
+    },
+    Scenario {
+        name: "pipelined",
+        shows: "50 clients, each with 16 messages of 64 B outstanding: one \
+                read may bring them all",
+        points: &[spot("depth 16", Load { depth: 16, ..busy(50) })],
+        stretch: 1,
+        with_itself: false,
+    },
+    Scenario {
+        name: "large",
+        shows: "50 clients, messages of 16 KiB: copying is most of it",
+        points: &[spot("16 KiB", Load { size: 16 * 1024, ..busy(50) })],
+        stretch: 1,
+        with_itself: false,
+    },
+    Scenario {
+        name: "idle",
+        shows: "100 busy clients among idle ones: what is paid for those who \
+                say nothing",
+        points: &[
+            spot("none idle", idle(100, 0)),
+            quick("1,000 idle", idle(100, 1000)),
+            spot("10,000 idle", idle(100, 10_000)),
+        ],
+        stretch: 1,
+        with_itself: true,
+    },
+    Scenario {
+        name: "scan",
+        shows: "one busy client among idle ones, so that each message is one \
+                wait: what a wait costs by the descriptor",
+        points: &[
+            spot("none idle", idle(1, 0)),
+            spot("100 idle", idle(1, 100)),
+            spot("300 idle", idle(1, 300)),
+            spot("900 idle", idle(1, 900)),
+            spot("3,000 idle", idle(1, 3000)),
+            spot("10,000 idle", idle(1, 10_000)),
+        ],
+        stretch: 1,
+        with_itself: true,
+    },
+    Scenario {
+        name: "churn",
+        shows: "10 clients at a time that connect, send 64 B, take the answer \
+                and close: what a client costs",
+        points: &[quick(
+            "1 message each",
+            Load { messages_per_connection: Some(1), ..busy(10) },
+        )],
+        stretch: 1,
+        with_itself: false,
+    },
+    Scenario {
+        name: "bulk",
+        shows: "one client, 4 messages of 1 MiB outstanding: how fast bytes \
+                go through",
+        points: &[spot("1 MiB", Load { depth: 4, ..one(1024 * 1024) })],
+        stretch: 1,
+        with_itself: false,
+    },
+    Scenario {
+        name: "latency",
+        shows: "5,000 messages a second over 50 clients, due by the clock \
+                whether or not the server keeps up: what clients wait when it \
+                is not full",
+        points: &[spot("5,000/s", Load { rate: Some(5000.0), ..busy(50) })],
+        stretch: 4,
+        with_itself: false,
+    },
+];
+
+/// Threads or processes beyond which a model that takes one for each client is
+/// not tried: they would fill the machine.
+const MOST_TASKS: usize = 2000;
+
+/// Descriptors that a program has besides its connections, generously.
+const SPARE: usize = 16;
+
+/// Why `model` cannot be asked this, or nothing.
+pub fn absence(
+    model: &Model,
+    load: &Load,
+    descriptors: usize,
+) -> Option<String> {
+    let clients = load.connections + load.idle;
+    let comes_and_goes = load.messages_per_connection.is_some();
+    if model.name == "floor" {
+        let keep_sending =
+            load.idle == 0 && load.rate.is_none() && !comes_and_goes;
+        return (!keep_sending)
+            .then(|| "it goes round clients that all keep sending".to_owned());
+    }
+    let limits = &model.limits;
+    if let Some(most) = limits.clients
+        && clients > most
+        && !comes_and_goes
+    {
+        let word = if most == 1 { "client" } else { "clients" };
+        return Some(format!("{most} {word} at a time"));
+    }
+    if let Some(below) = limits.descriptors_below
+        && clients + SPARE > below
+    {
+        return Some(format!("descriptors below {below}"));
+    }
+    let tasks = match limits.per_client {
+        PerClient::Nothing => None,
+        PerClient::Thread => Some("threads"),
+        PerClient::Process => Some("processes"),
+    };
+    if let Some(tasks) = tasks
+        && clients > MOST_TASKS
+    {
+        return Some(format!("it would take {clients} {tasks}; not tried"));
+    }
+    (clients + SPARE > descriptors).then(|| {
+        format!("needs {clients} descriptors, and the limit is {descriptors}")
+    })
+}
+
+/// What ratios are against, if nothing else is asked: the least that N
+/// connections can cost, or where that cannot be had, the plain epoll server.
+pub fn usual_baseline(load: &Load) -> &'static str {
+    let floor = crate::models::PEERS.iter().find(|peer| peer.name == "floor");
+    let fits = |model| absence(model, load, usize::MAX).is_none();
+    if floor.is_some_and(fits) { "floor" } else { "epoll_lt" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::models::{find_with_peers, is_peer, names};
+
+    fn why(model: &str, load: &Load) -> Option<String> {
+        absence(find_with_peers(model).unwrap(), load, 20_000)
+    }
+
+    #[test]
+    fn who_is_left_out_and_why() {
+        assert_eq!(why("blocking", &busy(1)), None);
+        let one = "1 client at a time";
+        assert_eq!(why("blocking", &busy(2)).as_deref(), Some(one));
+        assert_eq!(why("blocking", &idle(1, 1)).as_deref(), Some(one));
+        // They come one after the other.
+        let churn = Load { messages_per_connection: Some(1), ..busy(10) };
+        assert_eq!(why("blocking", &churn), None);
+        assert_eq!(why("select_server", &idle(1, 900)), None);
+        assert_eq!(why("select_server", &busy(1000)), None);
+        assert!(why("select_server", &idle(100, 1000)).is_some());
+        assert!(why("blocking-thread", &busy(1000)).is_none());
+        assert!(why("blocking-thread", &idle(100, 10_000)).is_some());
+        assert!(why("floor", &idle(100, 1000)).is_some());
+        assert_eq!(why("floor", &busy(1000)), None);
+        assert_eq!(why("epoll_lt", &idle(100, 10_000)), None);
+        assert!(why("epoll_lt", &idle(100, 20_000)).is_some());
+    }
+
+    #[test]
+    fn every_model_is_compared_somewhere_and_every_point_has_its_baseline() {
+        let spots = || SCENARIOS.iter().flat_map(|it| it.points);
+        for name in names() {
+            assert!(spots().any(|it| why(name, &it.load).is_none()), "{name}");
+        }
+        for spot in spots() {
+            let baseline = usual_baseline(&spot.load);
+            assert_eq!(why(baseline, &spot.load), None, "{}", spot.name);
+        }
+    }
+
+    #[test]
+    fn peers_are_told_from_models() {
+        assert!(is_peer(find_with_peers("floor").unwrap()));
+        assert!(!is_peer(find_with_peers("epoll_lt").unwrap()));
+    }
+}

@@ -1,0 +1,296 @@
+//! Comparisons end to end: what is asked is measured, a server that fails is
+//! left out by name, and the command line says what is wrong with it.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, ExitCode, Output};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use bench::compare::{self, Progress, SCENARIOS, Scenario, Spot, Task};
+use bench::harness;
+use bench::models::{self, Model};
+use bench::results::{Comparison, Load, Point, Row};
+use libtest_mimic::{Arguments, Trial};
+
+type Test = fn() -> Result<()>;
+
+const TESTS: &[(&str, Test)] = &[
+    ("every_number_is_there_and_fits_the_others", every_number_fits),
+    ("open_loop_has_a_curve", open_loop_has_a_curve),
+    ("idle_points_are_held_against_none_idle", idle_points),
+    ("who_fails_is_left_out_by_name", who_fails_is_left_out),
+    ("a_baseline_of_ones_choice", a_baseline_of_ones_choice),
+    ("command_line", command_line),
+    ("usage_errors_are_one_line", usage_errors),
+];
+
+fn main() -> ExitCode {
+    bench::serve_if_asked();
+    harness::raise_descriptor_limit();
+    let mut args = Arguments::from_args();
+    // They share the cores with what they measure.
+    args.test_threads = Some(1);
+    let trials = TESTS.iter().map(|&(name, test)| {
+        Trial::test(name, move || Ok(test().map_err(|it| format!("{it:#}"))?))
+    });
+    libtest_mimic::run(&args, trials.collect()).exit_code()
+}
+
+struct Silent;
+
+impl Progress for Silent {
+    fn done(&self, _: usize) {}
+    fn next(&self, _: &str) {}
+    fn note(&self, _: &str) {}
+}
+
+fn row_of(name: &str) -> Result<&'static Model> {
+    models::find_with_peers(name).with_context(|| name.to_owned())
+}
+
+fn task(
+    scenarios: Vec<&'static Scenario>,
+    models: &[&'static str],
+) -> Result<Task> {
+    let models: Result<Vec<_>> = models.iter().map(|it| row_of(it)).collect();
+    Ok(Task {
+        scenarios,
+        models: models?,
+        baseline: None,
+        rounds: 3,
+        turn: Duration::from_millis(15),
+        buffer: 16 * 1024,
+        quick: false,
+        calls: false,
+    })
+}
+
+fn known(name: &str) -> Result<&'static Scenario> {
+    SCENARIOS.iter().find(|it| it.name == name).context("no such scenario")
+}
+
+/// A scenario of this test's own.
+fn scenario(name: &'static str, loads: &[Load]) -> &'static Scenario {
+    let spot = |&load: &Load| Spot { name: "a spot", load, quick: false };
+    let points: Vec<Spot> = loads.iter().map(spot).collect();
+    let scenario = Scenario {
+        name,
+        shows: "",
+        points: Vec::leak(points),
+        stretch: 1,
+        with_itself: name == "scan",
+    };
+    Box::leak(Box::new(scenario))
+}
+
+fn load(connections: usize, idle: usize) -> Load {
+    Load { connections, idle, size: 64, depth: 1, ..Load::default() }
+}
+
+fn row<'a>(point: &'a Point, model: &str) -> Result<&'a Row> {
+    let found = point.rows.iter().find(|row| row.model == model);
+    found.with_context(|| format!("no {model} in {point:?}"))
+}
+
+fn every_number_fits() -> Result<()> {
+    let names = ["blocking-process", "epoll_lt", "peer-mio", "floor"];
+    let busy = scenario("busy", &[load(4, 0)]);
+    let task = Task { calls: true, ..task(vec![busy], &names)? };
+    let found = compare::run(&task, &Silent)?;
+    let [point] = &found.points[..] else {
+        anyhow::bail!("{} points", found.points.len());
+    };
+    ensure!(point.absent.is_empty(), "{:?}", point.absent);
+    ensure!(point.baseline.as_deref() == Some("floor"));
+    for name in names {
+        let it = row(point, name)?;
+        let seen = format!("{it:?}");
+        ensure!(it.rounds.len() == 3, "{seen}");
+        for estimate in [
+            it.messages_per_second,
+            it.bytes_per_second,
+            it.cpu_ns_per_message,
+            it.generator_ns_per_message,
+        ] {
+            ensure!(estimate.low > 0.0, "{seen}");
+            ensure!(estimate.low <= estimate.median, "{seen}");
+            ensure!(estimate.median <= estimate.high, "{seen}");
+        }
+        ensure!(it.latency.p50 > 0 && it.latency.samples > 100, "{seen}");
+        ensure!(it.memory > 0 && it.threads > 0, "{seen}");
+        ensure!(it.peer == (name == "peer-mio" || name == "floor"), "{seen}");
+        let processes = if name == "blocking-process" { 5 } else { 1 };
+        ensure!(it.processes == processes, "{seen}");
+        // A read and a write at least; where they cannot be counted, the
+        // method says so.
+        match &it.calls {
+            Some(calls) => ensure!(calls.total >= 1.9, "{seen}"),
+            None => ensure!(found.method.calls.contains("not counted")),
+        }
+        ensure!(it.ratio.is_some(), "{seen}");
+    }
+    let floor = row(point, "floor")?.ratio.context("no ratio")?;
+    ensure!((floor.low, floor.high) == (1.0, 1.0), "{floor:?}");
+    // It is saved and read again as the same.
+    let text = serde_json::to_string(&found)?;
+    let again: Comparison = serde_json::from_str(&text)?;
+    ensure!(again == found, "{text} is read as something else");
+    Ok(())
+}
+
+fn open_loop_has_a_curve() -> Result<()> {
+    let due = Load { rate: Some(2000.0), ..load(4, 0) };
+    let latency = scenario("latency", &[due, load(4, 0)]);
+    let found = compare::run(&task(vec![latency], &["epoll_lt"])?, &Silent)?;
+    let it = row(&found.points[0], "epoll_lt")?;
+    let (shares, spans): (Vec<f64>, Vec<u64>) =
+        it.latency_curve.iter().copied().unzip();
+    let seen = format!("{it:?}");
+    ensure!(shares.is_sorted() && spans.is_sorted(), "{seen}");
+    ensure!(shares.last() == Some(&1.0), "{seen}");
+    ensure!(spans.last() == Some(&it.latency.max), "{seen}");
+    let rate = it.messages_per_second;
+    ensure!(rate.low > 1000.0 && rate.high < 2100.0, "{seen}");
+    ensure!(row(&found.points[1], "epoll_lt")?.latency_curve.is_empty());
+    Ok(())
+}
+
+fn idle_points() -> Result<()> {
+    let loads = [load(1, 0), load(1, 100), load(1, 900)];
+    let names = ["blocking-thread", "poll_server", "epoll_lt"];
+    let scan = scenario("scan", &loads);
+    let found = compare::run(&task(vec![scan], &names)?, &Silent)?;
+    ensure!(found.points.len() == 3);
+    let most = &found.points[2];
+    // Each of its idle clients has a thread with pages of its own.
+    let thread = row(most, "blocking-thread")?.memory_per_idle;
+    let epoll = row(most, "epoll_lt")?.memory_per_idle;
+    let (thread, epoll) =
+        (thread.context("no number")?, epoll.context("no number")?);
+    ensure!(thread > 4096.0 && epoll < 300.0, "{thread} and {epoll} bytes");
+    ensure!(row(&found.points[0], "epoll_lt")?.memory_per_idle.is_none());
+    let slope = |model: &str| {
+        let fit = found.fits.iter().find(|fit| fit.model == model);
+        fit.map(|fit| fit.ns_per_descriptor).context("no line")
+    };
+    let (poll, epoll) = (slope("poll_server")?, slope("epoll_lt")?);
+    // 150 ns and none, where nothing else runs.
+    ensure!(poll > 3.0 * epoll.abs(), "{poll} and {epoll} ns a descriptor");
+    Ok(())
+}
+
+/// A pool of eight threads serves no ninth client: asked nevertheless, it is
+/// found out by the load.
+fn who_fails_is_left_out() -> Result<()> {
+    let busy = scenario("busy", &[load(2, 0)]);
+    let names = ["blocking", "blocking-pool", "epoll_lt"];
+    let found = compare::run(&task(vec![busy], &names)?, &Silent)?;
+    let point = &found.points[0];
+    ensure!(point.rows.len() == 2, "{point:?}");
+    let [absent] = &point.absent[..] else {
+        anyhow::bail!("{:?}", point.absent);
+    };
+    ensure!(absent.model == "blocking", "{absent:?}");
+    ensure!(absent.why == "1 client at a time", "{absent:?}");
+    // With no floor among them there is nothing to hold the others against.
+    ensure!(point.baseline.is_none(), "{point:?}");
+    ensure!(point.rows.iter().all(|row| row.ratio.is_none()), "{point:?}");
+
+    let bad = scenario("busy", &[Load { depth: 1 << 20, ..load(1, 0) }]);
+    let found = compare::run(&task(vec![bad], &["epoll_lt"])?, &Silent)?;
+    let [absent] = &found.points[0].absent[..] else {
+        anyhow::bail!("{:?}", found.points);
+    };
+    ensure!(absent.why.contains("depth"), "{absent:?}");
+    Ok(())
+}
+
+fn a_baseline_of_ones_choice() -> Result<()> {
+    let names = ["epoll_lt", "floor"];
+    let busy = scenario("busy", &[load(2, 0)]);
+    let mut task = task(vec![busy], &names)?;
+    task.baseline = Some(row_of("epoll_lt")?);
+    let found = compare::run(&task, &Silent)?;
+    let point = &found.points[0];
+    let ratio = row(point, "epoll_lt")?.ratio.context("no ratio")?;
+    ensure!((ratio.low, ratio.high) == (1.0, 1.0), "{ratio:?}");
+    ensure!(row(point, "floor")?.ratio.is_some());
+    // Steps are told as they are made.
+    ensure!(task.steps() > task.rounds * names.len());
+    Ok(())
+}
+
+fn bench(args: &[&str]) -> Result<Output> {
+    let bench = env!("CARGO_BIN_EXE_bench");
+    Command::new(bench).args(args).output().context(bench)
+}
+
+fn command_line() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let (json, html) = (file("run.json"), file("run.html"));
+    let line = [
+        "compare",
+        "busy",
+        "--quick",
+        "--no-calls",
+        "--models",
+        "epoll_lt,floor",
+        "--rounds",
+        "2",
+        "--turn",
+        "5ms",
+        "--json",
+        &json,
+        "--html",
+        &html,
+    ];
+    let output = bench(&line)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}");
+    // Without a terminal one line says how long it will take.
+    ensure!(said.lines().count() == 1 && said.contains("about"), "{said}");
+    let table = String::from_utf8(output.stdout)?;
+    let saved: Comparison = serde_json::from_slice(&fs::read(&json)?)?;
+    ensure!(saved.method.quick && saved.method.rounds == 2);
+    ensure!(saved.points.len() == 3, "{:?}", saved.points);
+    for point in &saved.points {
+        ensure!(table.contains(&point.name), "no {} in {table}", point.name);
+    }
+    ensure!(!table.contains('\x1b'), "colour without a terminal: {table}");
+    let page = fs::read_to_string(&html)?;
+    ensure!(page.contains("50 connections"), "{page}");
+
+    let listed = bench(&["compare", "--list"])?;
+    let listed = String::from_utf8(listed.stdout)?;
+    for scenario in SCENARIOS {
+        ensure!(listed.contains(scenario.name), "{listed}");
+    }
+    for name in models::names() {
+        ensure!(listed.contains(name), "{listed}");
+    }
+    ensure!(known("churn").is_ok());
+    Ok(())
+}
+
+fn usage_errors() -> Result<()> {
+    let nowhere = Path::new("/nonexistent/run.json").display().to_string();
+    for (args, code, words) in [
+        (&["nothing"][..], 2, "'nothing'"),
+        (&["--models", "epol"], 2, "'epol'"),
+        (&["--models", "epoll_lt", "--baseline", "floor"], 2, "'floor'"),
+        (&["--rounds", "0"], 2, "--rounds"),
+        (&["--turn", "1h"], 2, "--turn"),
+        (&["--buffer", "0"], 2, "--buffer"),
+        (&["bulk", "--quick"], 2, "bulk"),
+        (&["busy", "--json", &nowhere], 1, &nowhere),
+    ] {
+        let output = bench(&[&["compare"], args].concat())?;
+        let said = String::from_utf8(output.stderr)?;
+        ensure!(output.status.code() == Some(code), "{args:?}: {said}");
+        ensure!(said.lines().count() == 1, "{args:?}: {said}");
+        ensure!(said.contains(words), "{args:?}: {said}");
+    }
+    Ok(())
+}
