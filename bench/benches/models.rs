@@ -34,7 +34,7 @@ const FULL: &str = "IO_MODELS_FULL_MATRIX";
 const WARM_UP: Duration = Duration::from_millis(200);
 const MEASURED: Duration = Duration::from_millis(800);
 /// To start a server with its load, and to draw what was measured.
-const AROUND: Duration = Duration::from_millis(900);
+const AROUND: Duration = Duration::from_millis(1400);
 
 fn main() -> ExitCode {
     bench::serve_if_asked();
