@@ -129,7 +129,7 @@ impl Compare {
             "--buffer: from 1 byte to 1 GiB"
         );
         ensure!(
-            task.steps() > 0,
+            !task.estimate().is_zero(),
             "--quick has no load of {}",
             self.scenarios.join(", ")
         );
@@ -226,7 +226,7 @@ struct Bar(ProgressBar);
 
 impl Bar {
     fn new(task: &Task) -> Bar {
-        let bar = ProgressBar::new(task.steps() as u64);
+        let bar = ProgressBar::new(task.estimate().as_millis() as u64);
         let style = ProgressStyle::with_template(
             "{bar:24} {percent:>3} %, {eta} left: {wide_msg}",
         );
@@ -250,8 +250,8 @@ impl Bar {
 }
 
 impl Progress for Bar {
-    fn done(&self, steps: usize) {
-        self.0.inc(steps as u64);
+    fn done(&self, part: Duration) {
+        self.0.inc(part.as_millis() as u64);
     }
 
     fn next(&self, what: &str) {

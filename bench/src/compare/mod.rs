@@ -13,7 +13,6 @@ mod stats;
 
 pub use contender::{Contender, Setting};
 pub use scenario::{SCENARIOS, Scenario, Spot, absence, usual_baseline};
-pub use stats::{Line, line};
 
 use crate::harness;
 use crate::load::{Span, Turn};
@@ -54,37 +53,41 @@ impl Task {
         self.scenarios.iter().flat_map(of).filter(move |it| wanted(it.1))
     }
 
-    /// How often progress will be told of.
-    pub fn steps(&self) -> usize {
+    /// How long it will take, roughly; as much is told of as done.
+    pub fn estimate(&self) -> Duration {
         let most = harness::descriptor_limit();
         let present = |spot: &Spot| {
             let fits = |it: &&&Model| absence(it, &spot.load, most).is_none();
             self.models.iter().filter(fits).count()
         };
-        let steps = |(scenario, spot): (&Scenario, &Spot)| {
+        let each = |(scenario, spot): (&Scenario, &Spot)| {
             let turns = self.rounds + 1 + usize::from(self.calls);
-            let turns = turns * scenario.stretch as usize;
-            present(spot) * (turns + setup(&spot.load))
+            let turns = self.length(scenario) * whole(turns);
+            (turns + setup(&spot.load)) * whole(present(spot))
         };
-        self.points().map(steps).sum()
+        self.points().map(each).sum()
     }
 
-    /// How long it will take, roughly.
-    pub fn estimate(&self) -> Duration {
-        self.turn * u32::try_from(self.steps()).unwrap_or(u32::MAX)
+    /// How long a turn takes.
+    fn length(&self, scenario: &Scenario) -> Duration {
+        self.turn * scenario.stretch
     }
 }
 
-/// To start a server and its clients, and to end them, takes about so many
-/// turns.
-fn setup(load: &Load) -> usize {
-    2 + (load.connections + load.idle) / 1000
+fn whole(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// What is told while it runs: how many steps were made, and what comes next.
+/// About how long it takes to start a server and its clients, and to end them.
+fn setup(load: &Load) -> Duration {
+    let clients = whole(load.connections + load.idle);
+    Duration::from_millis(200) + Duration::from_micros(100) * clients
+}
+
+/// What is told while it runs.
 pub trait Progress {
-    /// So many steps more are done.
-    fn done(&self, steps: usize);
+    /// So much of the estimate is done.
+    fn done(&self, part: Duration);
     /// This comes next.
     fn next(&self, what: &str);
     /// Something that a reader should know, though it goes on.
@@ -144,7 +147,7 @@ impl Closing {
 /// One server at one point, over its rounds.
 struct Entry {
     contender: Contender,
-    /// Empty in the rounds that it missed.
+    /// One for each round, until it failed.
     turns: Vec<(Turn, Taken)>,
     failed: Option<String>,
 }
@@ -158,8 +161,8 @@ fn compare(
     closing: &mut Closing,
     progress: &dyn Progress,
 ) -> Vec<Point> {
-    let span = Span::Time(task.turn * scenario.stretch);
-    let steps = scenario.stretch as usize;
+    let length = task.length(scenario);
+    let span = Span::Time(length);
     let mut points: Vec<Point> =
         spots.iter().map(|spot| empty(task, scenario, spot)).collect();
     // Which point, and who.
@@ -219,7 +222,7 @@ fn compare(
                     entry.failed = Some(format!("{error:#}"));
                 }
             }
-            progress.done(steps);
+            progress.done(length);
         }
     }
     let open = task.calls.then(Counting::make_ready);
@@ -229,7 +232,8 @@ fn compare(
             "{}, {}, counting calls: {}",
             scenario.name, spot.name, entry.contender.model.name
         ));
-        match entry.row(task.calls.then_some(span), &spot.load) {
+        let count = task.calls.then_some(span);
+        match entry.row(count, &spot.load, progress) {
             Ok(row) => point.rows.push(row),
             Err(error) => {
                 progress.note(&format!("{}: {error:#}", spot.name));
@@ -238,7 +242,9 @@ fn compare(
                 point.absent.push(Absent { model, why });
             }
         }
-        progress.done(steps);
+        if task.calls {
+            progress.done(length);
+        }
     }
     if let Some(open) = open {
         closing.begin(open);
@@ -262,16 +268,26 @@ impl Entry {
 
     /// What all its rounds come to; one more turn, of this span, is for
     /// counting calls.
-    fn row(&mut self, count: Option<Span>, load: &Load) -> Result<Row> {
+    fn row(
+        &mut self,
+        count: Option<Span>,
+        load: &Load,
+        progress: &dyn Progress,
+    ) -> Result<Row> {
         if let Some(failed) = self.failed.take() {
             anyhow::bail!(failed);
         }
         let whole = self.contender.generator().whole()?;
         let standing = self.contender.standing();
-        // How, or why not, is said once for all.
-        let calls = count
-            .and_then(|span| self.contender.count_calls(span).ok())
-            .map(calls);
+        let mut calls = None;
+        if let Some(span) = count {
+            // A server that fails here has failed; to count may fail.
+            let (turn, counted) = self.contender.count_calls(span)?;
+            match counted {
+                Ok(counted) => calls = Some(calls_of(&turn, counted)),
+                Err(error) => progress.note(&format!("{error:#}")),
+            }
+        }
         let rounds: Vec<Round> = self.turns.iter().map(round).collect();
         let of = |what: &dyn Fn(&(Turn, Taken)) -> f64| {
             Estimate::of(self.turns.iter().map(what))
@@ -279,7 +295,6 @@ impl Entry {
         let model = self.contender.model;
         let messages: u64 = self.turns.iter().map(|it| it.0.messages).sum();
         let taken: Taken = self.turns.iter().map(|it| it.1).sum();
-        let busy = of(&|it| it.0.own_cpu_seconds / it.0.seconds);
         Ok(Row {
             model: model.name.to_owned(),
             peer: is_peer(model),
@@ -298,7 +313,7 @@ impl Entry {
             generator_ns_per_message: of(&|it| {
                 round(it).generator_ns_per_message
             }),
-            generator_core_share: busy.median,
+            generator_core_share: of(&|it| it.0.own_core_share).median,
             switches: taken.switches.map(|(voluntary, involuntary)| {
                 let each = |count: u64| count as f64 / messages.max(1) as f64;
                 Switches {
@@ -322,13 +337,13 @@ fn round((turn, taken): &(Turn, Taken)) -> Round {
     Round {
         messages_per_second: turn.messages as f64 / turn.seconds,
         cpu_ns_per_message: taken.cpu.as_nanos() as f64 / messages,
-        generator_ns_per_message: turn.own_cpu_seconds * 1e9 / messages,
+        generator_ns_per_message: turn.own_cpu_ns_per_message(),
         p50: turn.latency.p50,
         p99: turn.latency.p99,
     }
 }
 
-fn calls((turn, counted): (Turn, Counted)) -> Calls {
+fn calls_of(turn: &Turn, counted: Counted) -> Calls {
     let each = |count: u64| count as f64 / turn.messages.max(1) as f64;
     let name = |(name, count): (String, u64)| (name, each(count));
     let by_name = counted.by_name.into_iter().map(name).collect();
@@ -358,6 +373,7 @@ fn costs(rounds: &[Round]) -> Vec<f64> {
     rounds.iter().map(|it| it.cpu_ns_per_message).collect()
 }
 
+/// What ratios are against may have been left out, or have failed.
 fn compare_with_baseline(point: &mut Point) {
     let is_baseline = |row: &&Row| Some(&row.model) == point.baseline.as_ref();
     let Some(baseline) = point.rows.iter().find(is_baseline) else {
