@@ -39,6 +39,10 @@ pub(crate) struct Common {
     #[arg(long)]
     pub watch_every: bool,
 
+    /// Say also who sleeps, and how far a round is, as on a terminal
+    #[arg(long)]
+    pub watch_live: bool,
+
     /// Clients that may wait in the accept queue; the kernel caps it
     #[arg(long, value_name = "N", default_value_t = 4096,
           value_parser = clap::value_parser!(i32).range(0..))]

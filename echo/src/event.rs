@@ -25,6 +25,8 @@ pub struct Event {
     pub t0: u64,
     /// Nanoseconds after it; for `Before`, as `t0`.
     pub t1: u64,
+    /// Of `After`: nanoseconds that its thread had been on a CPU by `t1`.
+    pub cpu: u64,
     /// What the call returned, or the errno's negative.
     pub ret: i64,
     /// Of a wait: how many descriptors were asked about. Of a signal: its
@@ -120,7 +122,7 @@ impl Kind {
 impl Event {
     /// The bytes of an event in the pipe.
     pub const SIZE: usize =
-        2 + 3 * 4 + 3 * 8 + 3 * 4 + 8 + CALL_LENGTH + 4 * READY_SHOWN;
+        2 + 3 * 4 + 4 * 8 + 3 * 4 + 8 + CALL_LENGTH + 4 * READY_SHOWN;
 
     /// The call's name.
     pub fn call(&self) -> &str {
@@ -143,6 +145,7 @@ impl Event {
         put(&self.fd.to_ne_bytes());
         put(&self.t0.to_ne_bytes());
         put(&self.t1.to_ne_bytes());
+        put(&self.cpu.to_ne_bytes());
         put(&self.ret.to_ne_bytes());
         put(&self.asked.to_ne_bytes());
         put(&self.ready_count.to_ne_bytes());
@@ -167,6 +170,7 @@ impl Event {
             fd: i32::from_ne_bytes(cut(&mut rest)),
             t0: u64::from_ne_bytes(cut(&mut rest)),
             t1: u64::from_ne_bytes(cut(&mut rest)),
+            cpu: u64::from_ne_bytes(cut(&mut rest)),
             ret: i64::from_ne_bytes(cut(&mut rest)),
             asked: u32::from_ne_bytes(cut(&mut rest)),
             ready_count: u32::from_ne_bytes(cut(&mut rest)),
@@ -206,6 +210,7 @@ mod tests {
             fd: -1,
             t0: u64::MAX,
             t1: 4,
+            cpu: 12,
             ret: -11,
             asked: 6,
             ready_count: 2,

@@ -25,7 +25,7 @@ pub use cli::{NoFlags, duration};
 pub use connections::Connections;
 pub use listener::{AcceptError, Listener, Timeout};
 pub use pending::{Pending, Scratch};
-pub use render::render_if_asked;
+pub use render::{explain, render_if_asked};
 pub use server::{Server, is_renderer, main};
 pub use stop::{Stop, StopFd, StopFlag, StopSignal};
 pub use sys::{accept4, signal_set};

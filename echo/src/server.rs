@@ -144,6 +144,7 @@ impl Renderer {
         command.arg(RENDER).arg(format);
         command.arg(common.watch_limit.to_string());
         command.arg(common.watch_every.to_string());
+        command.arg(common.watch_live.to_string());
         command.stdin(events).stdout(Stdio::null()).stderr(output);
         let process = command.spawn().context("cannot start the renderer")?;
         RENDERER.store(process.id(), Relaxed);

@@ -39,6 +39,15 @@ pub fn signal_set(numbers: &[libc::c_int]) -> SigSet {
     unsafe { SigSet::from_sigset_t_unchecked(set) }
 }
 
+/// From now on this process takes no core from another when it is woken:
+/// sched(7), SCHED_BATCH. Its share of the time stays the same.
+pub fn wake_politely() {
+    let priority = libc::sched_param { sched_priority: 0 };
+    // SAFETY: the call reads `priority`, which outlives it. A refusal changes
+    // nothing.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &priority) };
+}
+
 thread_local! {
     /// The connection whose calls a stop interrupts in this thread, or -1. It
     /// has a constant initial value and no destructor, so that a signal

@@ -230,6 +230,9 @@ pub struct Watched {
     pipe: BorrowedFd<'static>,
 }
 
+/// The call from which two processes return.
+const FORK: &str = "fork";
+
 /// Set once the reader has gone away: there is nobody left to write for.
 static READER_GONE: AtomicBool = AtomicBool::new(false);
 
@@ -284,7 +287,7 @@ impl Watch for Watched {
             _ => workers::tells(event.tid),
         }
         let result = f();
-        event.t1 = now();
+        (event.t1, event.cpu) = (now(), on_cpu());
         event.kind = Kind::After;
         event.ret = match &result {
             Ok(value) => value.number(),
@@ -294,8 +297,10 @@ impl Watch for Watched {
             let by = workers::who_worked(offset, &mut event.ready);
             event.ready_count = by as u32;
         }
-        // A forked child returns from the call that its parent made.
-        (event.pid, event.tid) = (getpid().as_raw(), gettid().as_raw());
+        if call == FORK {
+            // A child returns from the call that its parent made.
+            (event.pid, event.tid) = (getpid().as_raw(), gettid().as_raw());
+        }
         self.write(&event);
         result
     }
@@ -317,6 +322,7 @@ impl Watch for Watched {
         let Came { name, fd, code, band } = *signal;
         let mut event = Event::new(Kind::After, Verb::Signal, name, fd, now());
         (event.asked, event.scanned) = (code as u32, band as u32);
+        event.cpu = on_cpu();
         self.write(&event);
     }
 }
@@ -334,6 +340,7 @@ impl Event {
             fd,
             t0: at,
             t1: at,
+            cpu: 0,
             ret: 0,
             asked: 0,
             ready_count: 0,
@@ -347,7 +354,82 @@ impl Event {
 
 /// Nanoseconds of the clock that a stopped or changed wall clock leaves alone.
 pub(crate) fn now() -> u64 {
-    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
+    nanoseconds(ClockId::CLOCK_MONOTONIC)
+}
+
+/// Nanoseconds that this thread has been on a CPU. Unlike `now` this enters the
+/// kernel each time (vdso(7)); a handler may (signal-safety(7)).
+fn on_cpu() -> u64 {
+    nanoseconds(ClockId::CLOCK_THREAD_CPUTIME_ID)
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    clock_gettime(clock).map_or(0, |time| {
         time.tv_sec() as u64 * 1_000_000_000 + time.tv_nsec() as u64
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{PipeReader, Read, pipe};
+
+    /// The kernel's word for it.
+    fn on_cpu() -> u64 {
+        nanoseconds(ClockId::CLOCK_THREAD_CPUTIME_ID)
+    }
+
+    fn watched() -> (Watched, PipeReader) {
+        let (events, pipe) = pipe().unwrap();
+        let pipe: &'static OwnedFd = Box::leak(Box::new(pipe.into()));
+        (Watched { pipe: pipe.as_fd() }, events)
+    }
+
+    fn next(events: &mut PipeReader) -> Event {
+        let mut bytes = [0; Event::SIZE];
+        events.read_exact(&mut bytes).unwrap();
+        Event::decode(&bytes).unwrap()
+    }
+
+    #[test]
+    fn what_has_returned_says_how_long_its_thread_was_on_a_cpu() {
+        let (watch, mut events) = watched();
+        let worked = |f: &dyn Fn()| {
+            let begin = on_cpu();
+            f();
+            begin..=on_cpu()
+        };
+        let burn = || {
+            let until = on_cpu() + 3_000_000;
+            while on_cpu() < until {}
+            Ok(())
+        };
+        let span = worked(&|| watch.ask("burn", -1, burn).unwrap());
+        let event = next(&mut events);
+        assert!(span.contains(&event.cpu), "{span:?}, {}", event.cpu);
+        assert!(event.cpu >= span.start() + 3_000_000);
+        let came = Came { name: "SIGIO", fd: -1, code: 0, band: 0 };
+        let span = worked(&|| watch.signal(&came));
+        let event = next(&mut events);
+        assert!(span.contains(&event.cpu), "{span:?}, {}", event.cpu);
+    }
+
+    #[test]
+    fn what_only_begins_or_names_does_not_ask_for_the_cpu_time() {
+        let (watch, mut events) = watched();
+        watch.wait("poll", 1, || Ok(1)).unwrap();
+        watch.ready(&[], 1);
+        watch.name(1, "completions");
+        let shown = [(); 4].map(|()| {
+            let event = next(&mut events);
+            (event.kind, event.cpu > 0)
+        });
+        let expected = [
+            (Kind::Before, false),
+            (Kind::After, true),
+            (Kind::Ready, false),
+            (Kind::Name, false),
+        ];
+        assert_eq!(shown, expected);
+    }
 }

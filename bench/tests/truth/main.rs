@@ -7,6 +7,8 @@
 //! same place and with the same result, and the other way round. `KERNEL` says
 //! under which names, `LEFT_OUT` and `NO_CALL` what is not compared, and why.
 
+mod cpu;
+mod live;
 mod operations;
 mod signals;
 #[path = "../strace/mod.rs"]
@@ -24,6 +26,7 @@ use bench::harness::{
     sockets_of, unread_by_server,
 };
 use bench::models::{MODELS, Model};
+use cpu::Cpu;
 use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 use signals::{is_signal, siginfo, signal};
@@ -83,6 +86,10 @@ fn main() -> ExitCode {
     let mut trials = vec![
         Trial::test("strace_is_read_right", strace_is_read_right),
         Trial::test("a_lie_is_noticed", a_lie_is_noticed),
+        Trial::test("live::who_sleeps", || live::who_sleeps().map_err(failed)),
+        Trial::test("live::how_far_a_round_is", || {
+            live::how_far_a_round_is().map_err(failed)
+        }),
     ];
     trials.extend(MODELS.iter().map(|model| {
         Trial::test(format!("{}::watching_is_true", model.name), move || {
@@ -128,7 +135,11 @@ fn watching_is_true(model: &Model) -> Result<()> {
     session(&tracing.server, model).context("the session")?;
     let threads = tracing.stop()?;
     let text = fs::read_to_string(tracing.folder.path().join("watch"))?;
-    let Told { record: told, listener, own, operations } = told(&text)?;
+    let Told { record: told, listener, own, operations, cpu } = told(&text)?;
+    ensure!(
+        cpu.slept() || model.limits.burns_core,
+        "every long call is said to have been on a CPU"
+    );
     let through_file = model.binary == "aio_file";
     ensure!(
         !through_file || operations.len() > 100,
@@ -263,6 +274,7 @@ struct Told {
     own: Vec<i64>,
     /// What it let others do; no calls of its own.
     operations: Vec<Value>,
+    cpu: Cpu,
 }
 
 /// How a server calls such a descriptor.
@@ -276,6 +288,7 @@ fn told(text: &str) -> Result<Told> {
     let mut listener = None;
     let (mut own, mut operations) = (Vec::new(), Vec::new());
     let (mut read, mut signals) = (0, 0);
+    let mut cpu = Cpu::default();
     for line in text.lines() {
         let object: Value = serde_json::from_str(line)
             .with_context(|| format!("the record's line '{line}'"))?;
@@ -283,6 +296,8 @@ fn told(text: &str) -> Result<Told> {
             listener = object["listener"].as_i64();
         } else if object.get("summary").is_none() {
             let tid = object["tid"].as_i64().context("no tid")?;
+            cpu.add(&object)
+                .with_context(|| format!("the record's line '{line}'"))?;
             if object["peer"] == OWN {
                 own.extend(object["fd"].as_i64());
                 read += object["ret"].as_i64().unwrap_or(0);
@@ -315,7 +330,7 @@ fn told(text: &str) -> Result<Told> {
         "{read} bytes were read for {signals} signals"
     );
     let listener = listener.context("the record does not name the listener")?;
-    Ok(Told { record, listener, own, operations })
+    Ok(Told { record, listener, own, operations, cpu })
 }
 
 fn told_step(object: &Value) -> Result<Step> {

@@ -51,6 +51,8 @@ pub(crate) struct Call {
     pub tid: i32,
     pub t0: u64,
     pub t1: u64,
+    /// Nanoseconds that its thread had been on a CPU by `t1`.
+    pub cpu: u64,
     /// A write that took less than its connection was owed.
     pub short: bool,
     /// Shared, because a call that repeats is kept many times.
@@ -142,6 +144,7 @@ impl Call {
             tid: event.tid,
             t0: event.t0,
             t1: event.t1,
+            cpu: event.cpu,
             short: false,
             what: Rc::new(what),
             key: hasher.finish(),
@@ -278,7 +281,8 @@ impl What {
 
 #[cfg(test)]
 impl Call {
-    /// A call that only its number tells apart from others.
+    /// A call that only its number tells apart from others, of a thread that
+    /// is always on a CPU.
     pub fn numbered(number: i64, t0: u64, t1: u64) -> Self {
         let event = Event {
             kind: crate::event::Kind::After,
@@ -288,6 +292,7 @@ impl Call {
             fd: -1,
             t0,
             t1,
+            cpu: t1,
             ret: number,
             asked: 0,
             ready_count: 0,

@@ -1,3 +1,5 @@
+//! What calls and their results mean, in a sentence each.
+
 use super::call::{Peer, What};
 use crate::event::Verb::{self, *};
 
@@ -333,7 +335,7 @@ const RESULTS: &[(&str, Option<Verb>, &str, &str)] = &[
          and will send no more, though it may still read: recv(2).",
     ),
     (
-        SHORT,
+        SHORT_SEND,
         None,
         "",
         "A short send: the send buffer had room for a part only; the rest \
@@ -359,20 +361,40 @@ const RESULTS: &[(&str, Option<Verb>, &str, &str)] = &[
 const MEMORY: &str = "The kernel is short of memory for sockets; to try again \
     at once would fail at once, so accepting rests for a moment: accept(2).";
 
-/// Results that have no errno.
-const END_OF_STREAM: &str = "end of stream";
-const SHORT: &str = "short send";
-const TIMED_OUT: &str = "timed out";
-const STOP: &str = "stop";
+/// A receive of no bytes: the peer's FIN.
+pub const END_OF_STREAM: &str = "end of stream";
+/// A send that took less than its client was owed.
+pub const SHORT_SEND: &str = "short send";
+/// A wait that found nothing in the time given.
+pub const TIMED_OUT: &str = "timed out";
+/// A wait that found the descriptor which tells the server to stop.
+pub const STOP: &str = "stop";
 
-/// Explains a call.
-pub(crate) fn call(verb: Verb, name: &str) -> Option<&'static str> {
+/// Explains a call by its `verb` and name, as they stand in the record.
+pub fn explain_call(verb: &str, call: &str) -> Option<&'static str> {
     let mut calls = CALLS.iter();
-    let (_, _, text) = calls.find(|row| (row.0, row.1) == (verb, name))?;
+    let (_, _, text) =
+        calls.find(|row| (row.0.name(), row.1) == (verb, call))?;
     Some(text)
 }
 
-/// Explains what a call came to.
+/// Explains what a call came to: an error by its name, or one of the results
+/// above, which have none.
+pub fn explain_result(
+    verb: &str,
+    call: &str,
+    result: &str,
+) -> Option<&'static str> {
+    let mut results = RESULTS.iter();
+    let (_, _, _, text) = results.find(|(of, only, name, _)| {
+        *of == result
+            && only.is_none_or(|only| only.name() == verb)
+            && (name.is_empty() || *name == call)
+    })?;
+    Some(text)
+}
+
+/// Explains what this call came to.
 pub(crate) fn result(what: &What, short: bool) -> Option<&'static str> {
     let errno = what.errno_name();
     let found = what.found.as_ref();
@@ -380,18 +402,12 @@ pub(crate) fn result(what: &What, short: bool) -> Option<&'static str> {
     let result = match &errno {
         Some(errno) => errno.as_str(),
         None if what.end_of_stream() => END_OF_STREAM,
-        None if short => SHORT,
+        None if short => SHORT_SEND,
         None if what.timed_out() && what.asked > 0 => TIMED_OUT,
         None if found.is_some_and(|f| f.ready.iter().any(stop)) => STOP,
         None => return None,
     };
-    let mut results = RESULTS.iter();
-    let (_, _, _, text) = results.find(|(of, verb, name, _)| {
-        *of == result
-            && verb.is_none_or(|verb| verb == what.verb)
-            && (name.is_empty() || *name == what.name())
-    })?;
-    Some(text)
+    explain_result(what.verb.name(), what.name(), result)
 }
 
 #[cfg(test)]
@@ -407,5 +423,27 @@ mod tests {
             assert_eq!(text.matches(". ").count(), 0, "{text}");
             assert!(text.len() < 210 && !text.contains("  "), "{text}");
         }
+    }
+
+    #[test]
+    fn an_explanation_is_found_by_what_stands_in_the_record() {
+        let call = |verb, call, begins: &str| {
+            let text = explain_call(verb, call).unwrap_or_default();
+            assert!(text.starts_with(begins), "{verb} {call}: {text}");
+        };
+        call("copy", "recv", "Copies what has arrived");
+        call("wait+copy", "recv", "Sleeps until bytes arrive");
+        assert_eq!(explain_call("wait", "recv"), None);
+        let result = |verb, call, result, begins: &str| {
+            let text = explain_result(verb, call, result).unwrap_or_default();
+            assert!(text.starts_with(begins), "{verb} {call}: {text}");
+        };
+        result("take", "accept4", "EAGAIN", "EAGAIN: no client");
+        result("copy", "send", "EAGAIN", "EAGAIN: the send buffer");
+        result("copy", "recv", END_OF_STREAM, "To receive 0 bytes");
+        result("wait+copy", "send", SHORT_SEND, "A short send");
+        result("wait", "poll", TIMED_OUT, "Nothing became ready");
+        result("wait", "poll", STOP, "The signal to stop");
+        assert_eq!(explain_result("copy", "recv", "EIO"), None);
     }
 }

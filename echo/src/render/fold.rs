@@ -38,6 +38,10 @@ struct Fold {
     begun: Vec<Call>,
     t1: u64,
     took: u64,
+    /// The thread's CPU time when the last call returned that has come out,
+    /// and when the last whole round was over.
+    cpu0: u64,
+    cpu: u64,
     /// All calls since the fold began, whether they have come out or not.
     calls: usize,
 }
@@ -83,11 +87,12 @@ impl Folder {
             }
             self.end(longest, out);
         }
-        let known = Known::of(&call);
+        let (known, cpu) = (Known::of(&call), call.cpu);
         out(Piece::One(call));
         self.fold = self.past.add(known, longest).map(|length| {
             let start = self.past.calls.len() - length;
-            Fold::new(self.past.calls.range(start..).cloned().collect())
+            let round = self.past.calls.range(start..).cloned().collect();
+            Fold::new(round, cpu)
         });
     }
 
@@ -114,6 +119,7 @@ impl Folder {
         if let Some(fold) = &mut self.fold {
             fold.give(out);
             fold.round.rotate_left(fold.begun.len());
+            fold.cpu0 = fold.begun.last().map_or(fold.cpu0, |call| call.cpu);
             fold.begun.drain(..).map(Piece::One).for_each(out);
         }
     }
@@ -136,7 +142,7 @@ impl Folder {
 }
 
 impl Fold {
-    fn new(round: Vec<Known>) -> Self {
+    fn new(round: Vec<Known>, cpu: u64) -> Self {
         Fold {
             round,
             count: 0,
@@ -144,6 +150,8 @@ impl Fold {
             begun: Vec::new(),
             t1: 0,
             took: 0,
+            cpu0: cpu,
+            cpu,
             calls: 0,
         }
     }
@@ -155,12 +163,13 @@ impl Fold {
 
     fn add(&mut self, call: Call) {
         self.calls += 1;
+        let (t1, cpu) = (call.t1, call.cpu);
         self.begun.push(call);
         if self.begun.len() < self.round.len() {
             return;
         }
         self.took += self.begun.iter().map(Call::took).sum::<u64>();
-        self.t1 = self.begun.last().map_or(0, |call| call.t1);
+        (self.t1, self.cpu) = (t1, cpu);
         self.count += 1;
         if self.count == 1 {
             std::mem::swap(&mut self.first, &mut self.begun);
@@ -179,9 +188,11 @@ impl Fold {
                 count,
                 t1: self.t1,
                 took: self.took,
+                cpu0: self.cpu0,
+                cpu: self.cpu,
             })),
         }
-        (self.count, self.took) = (0, 0);
+        (self.count, self.took, self.cpu0) = (0, 0, self.cpu);
     }
 }
 
@@ -327,6 +338,8 @@ mod tests {
                     let calls = round.len() as u64 * rounds.count;
                     assert_eq!(rounds.took, calls);
                     assert_eq!(rounds.t1 - rounds.t0, 2 * calls - 1);
+                    assert_eq!(rounds.cpu - rounds.cpu0, 2 * calls);
+                    assert_eq!(rounds.cpu, rounds.t1);
                     Rounds(round, rounds.count)
                 }
             }

@@ -20,6 +20,11 @@ pub(crate) trait Form {
         false
     }
 
+    /// How soon its reader wants to know of what goes on.
+    fn pace(&self) -> Pace {
+        Pace::FOR_A_PERSON
+    }
+
     /// A call that does not return for a while.
     fn asleep(&mut self, _: &Sleep, _: &mut Vec<u8>) {}
 
@@ -28,6 +33,23 @@ pub(crate) trait Form {
 
     /// What all calls come to.
     fn end(&mut self, totals: &Totals, out: &mut Vec<u8>);
+}
+
+/// A call that takes longer sleeps; a shorter sleep is nothing to see.
+pub(crate) const SLEEP: u64 = 20_000_000;
+
+/// Nanoseconds until somebody who looks on is told.
+pub(crate) struct Pace {
+    /// That a call sleeps within a round that repeats.
+    pub nap: u64,
+    /// How far a long round is.
+    pub round: u64,
+}
+
+impl Pace {
+    pub const FOR_A_PERSON: Pace =
+        Pace { nap: 1_000_000_000, round: 1_000_000_000 };
+    pub const FOR_A_PROGRAM: Pace = Pace { nap: SLEEP, round: 100_000_000 };
 }
 
 /// The server as it starts.
@@ -50,6 +72,10 @@ pub(crate) struct Rounds {
     pub t1: u64,
     /// The time within their calls.
     pub took: u64,
+    /// Nanoseconds that their thread had been on a CPU when the call before
+    /// the first of them returned, and when the last returned.
+    pub cpu0: u64,
+    pub cpu: u64,
 }
 
 impl Rounds {

@@ -1,7 +1,8 @@
 use serde::Serialize;
 
+use super::assembly::Sleep;
 use super::call::{Call, Peer, What};
-use super::form::{Form, Rounds, Start};
+use super::form::{Form, Pace, Rounds, Start};
 use super::totals::{Row, Totals};
 use crate::Fd;
 use crate::event::Verb;
@@ -20,7 +21,7 @@ use crate::event::Verb;
 /// A call:
 /// ```json
 /// {"t0_ns":12,"t1_ns":15,"pid":7,"tid":7,"verb":"copy","call":"recv",
-///  "fd":8,"peer":"client 1","ret":64}
+///  "fd":8,"peer":"client 1","ret":64,"cpu_ns":9}
 /// ```
 /// - `t0_ns`, `t1_ns`: before the call, and after it returned.
 /// - `pid`, `tid`: process and thread; a forked child's are its own.
@@ -38,6 +39,10 @@ use crate::event::Verb;
 /// - `ready`, `ready_count`, `scanned`: of a wait for descriptors, the first
 ///   64 that were ready, how many there were, and how many entries the server
 ///   looked through to find them.
+/// - `cpu_ns`: for how long this thread had been on a CPU since it began, read
+///   right after `t1_ns`. What has passed between the ends of two of a
+///   thread's calls by the clock, but not by this, is time that it was off the
+///   CPU: asleep, or set aside for others. The record's own work counts.
 /// - `offset`, `length`: of an operation that is submitted or complete, the
 ///   region of the file; `fd` is the client for whom it is done. `by`: of one
 ///   that is complete, the threads of this process that have read or written
@@ -47,7 +52,8 @@ use crate::event::Verb;
 /// `fd` its `si_fd`, `code` and `band` are `si_code` and what `si_band` says:
 /// ```json
 /// {"t0_ns":12,"t1_ns":12,"pid":7,"tid":7,"verb":"signal","call":"SIGRTMIN",
-///  "fd":8,"peer":"client 1","code":"POLL_IN","band":["POLLIN","POLLRDNORM"]}
+///  "fd":8,"peer":"client 1","code":"POLL_IN","band":["POLLIN","POLLRDNORM"],
+///  "cpu_ns":9}
 /// ```
 ///
 /// One thread's calls stand in their order. A thread's calls that repeat are
@@ -55,13 +61,29 @@ use crate::event::Verb;
 /// that repeats, in everything but its times. It stands twice in full; then
 /// ```json
 /// {"t0_ns":20,"t1_ns":90,"pid":7,"tid":7,"repeat":2,"calls":3,"wasted":0,
-///  "took_ns":60,"round":[{"verb":"wait","call":"epoll_wait", …}, …]}
+///  "took_ns":60,"cpu0_ns":8,"cpu_ns":70,
+///  "round":[{"verb":"wait","call":"epoll_wait", …}, …]}
 /// ```
 /// stands for `repeat` rounds more, each of `calls` calls, which are those of
 /// `round`: objects as above without times, process and thread. `wasted` is
 /// how many of the `repeat` times `calls` calls were made for nothing,
-/// `took_ns` the time within all of them. Whoever writes out the rounds in
-/// place of such an object has every call that was made.
+/// `took_ns` the time within all of them. `cpu_ns` is that of the last of
+/// these calls, `cpu0_ns` that of the thread's call before the first of them,
+/// so that the difference is what the whole stretch took on a CPU, from the
+/// return of that call on. Whoever writes out the rounds in place of such an
+/// object has every call that was made.
+///
+/// With `--watch-live` a long round is told of in several such objects, one
+/// each 100 ms, and a call that has not returned for 20 ms says so:
+/// ```json
+/// {"asleep":{"t0_ns":12,"pid":7,"tid":7,"verb":"wait","call":"epoll_wait"}}
+/// ```
+/// All earlier calls of this thread stand before it. The fields are those of a
+/// call, `fd` and `peer` too where there are any. The call's own object
+/// follows when it has returned; but for signals it is the next of this thread,
+/// and its `t0_ns` is a little later: to tell of the beginning took time. Where
+/// more threads want to run than there are CPUs, a call that never sleeps may
+/// stand here too: its thread was set aside.
 ///
 /// A remark of the recorder, which comes at most once:
 /// ```json
@@ -80,7 +102,10 @@ use crate::event::Verb;
 /// its send. `slept_ns` is the time within waits and within blocking calls,
 /// which sleep and then work; `copying_ns` within calls that copy and cannot
 /// sleep; `other_ns` within all others.
-pub(crate) struct Json;
+pub(crate) struct Json {
+    /// Somebody looks on (`--watch-live`).
+    pub live: bool,
+}
 
 #[derive(Serialize)]
 struct StartObject<'a> {
@@ -101,6 +126,7 @@ struct CallObject<'a> {
     tid: i32,
     #[serde(flatten)]
     what: WhatObject<'a>,
+    cpu_ns: u64,
 }
 
 #[derive(Serialize)]
@@ -147,7 +173,27 @@ struct RoundsObject<'a> {
     calls: usize,
     wasted: u64,
     took_ns: u64,
+    cpu0_ns: u64,
+    cpu_ns: u64,
     round: Vec<WhatObject<'a>>,
+}
+
+#[derive(Serialize)]
+struct AsleepObject<'a> {
+    asleep: SleepObject<'a>,
+}
+
+#[derive(Serialize)]
+struct SleepObject<'a> {
+    t0_ns: u64,
+    pid: i32,
+    tid: i32,
+    verb: &'static str,
+    call: &'a str,
+    #[serde(skip_serializing_if = "is_none")]
+    fd: Fd,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<Peer>,
 }
 
 #[derive(Serialize)]
@@ -193,6 +239,7 @@ impl Form for Json {
             pid: call.pid,
             tid: call.tid,
             what: WhatObject::of(&call.what),
+            cpu_ns: call.cpu,
         };
         line(&object, out);
     }
@@ -211,9 +258,35 @@ impl Form for Json {
             calls: rounds.round.len(),
             wasted: rounds.wasted(),
             took_ns: rounds.took,
+            cpu0_ns: rounds.cpu0,
+            cpu_ns: rounds.cpu,
             round: round.collect(),
         };
         line(&object, out);
+    }
+
+    fn shows_sleep(&self) -> bool {
+        self.live
+    }
+
+    fn pace(&self) -> Pace {
+        match self.live {
+            true => Pace::FOR_A_PROGRAM,
+            false => Pace::FOR_A_PERSON,
+        }
+    }
+
+    fn asleep(&mut self, sleep: &Sleep, out: &mut Vec<u8>) {
+        let asleep = SleepObject {
+            t0_ns: sleep.since,
+            pid: sleep.pid,
+            tid: sleep.tid,
+            verb: sleep.verb.name(),
+            call: &sleep.name,
+            fd: sleep.fd,
+            peer: sleep.peer,
+        };
+        line(&AsleepObject { asleep }, out);
     }
 
     fn note(&mut self, note: &str, out: &mut Vec<u8>) {

@@ -2,7 +2,7 @@
 
 mod assembly;
 mod call;
-mod explain;
+pub mod explain;
 mod fold;
 mod form;
 mod json;
@@ -47,16 +47,21 @@ pub fn render_if_asked() {
     // server, whose last calls would be lost otherwise.
     crate::sys::ignore(Signal::SIGINT);
     crate::sys::ignore(Signal::SIGTERM);
+    // Else the server would lose its core to us with each event that it tells.
+    crate::sys::wake_politely();
     let terminal = stderr().is_terminal();
-    let form: Box<dyn Form> = match args.next().as_deref() {
-        Some("json") => Box::new(json::Json),
+    let format = args.next();
+    let limit = args.next().and_then(|limit| limit.parse().ok());
+    let mut flag = || args.next().as_deref() == Some("true");
+    let (every, live) = (flag(), flag());
+    let form: Box<dyn Form> = match format.as_deref() {
+        Some("json") => Box::new(json::Json { live }),
         _ => Box::new(text::Text::new(text::Look::of_stderr(terminal))),
     };
-    let limit = args.next().and_then(|limit| limit.parse().ok());
     let options = Options {
         limit: limit.unwrap_or(u64::MAX),
-        every: args.next().as_deref() == Some("true"),
-        live: terminal,
+        every,
+        live: terminal || live,
     };
     let mut recorder = Recorder::new(form, Stderr, options);
     // Where this is not allowed the pipe stays as it is.

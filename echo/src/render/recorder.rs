@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use super::assembly::{Assembly, Sleep};
 use super::call::Call;
 use super::fold::{Folder, Piece};
-use super::form::{Form, Start};
+use super::form::{Form, SLEEP, Start};
 use super::output::Output;
 use super::totals::Totals;
 use crate::Fd;
@@ -50,13 +50,6 @@ struct Page<W> {
     full: bool,
     lines: Vec<u8>,
 }
-
-/// A call that takes longer sleeps; a shorter sleep is nothing to see.
-const SLEEP: u64 = 20_000_000;
-
-/// A sleep that is worth a line even within a round, and the time between two
-/// lines that say how far a round is.
-const PATIENCE: u64 = 1_000_000_000;
 
 /// The longest round that is found, if its thread is one of few.
 const LONGEST: usize = 5000;
@@ -145,15 +138,18 @@ impl<W: Write> Recorder<W> {
         resting.for_each(|folder| *folder = Folder::default());
     }
 
-    /// Says how far long rounds are, if it is time for that.
+    /// Says how far long rounds are, if it is time for that; and writes, for
+    /// a server that never rests may give no other occasion.
     pub fn progress(&mut self, at: u64) {
-        if !self.options.live || at < self.progress + PATIENCE {
+        let due = self.progress + self.page.form.pace().round;
+        if !self.options.live || at < due {
             return;
         }
         self.progress = at;
         for folder in &mut self.folders {
             folder.progress(&mut |piece| self.page.piece(piece));
         }
+        self.page.output.flush();
     }
 
     /// Everything that happened until `at` has been added: shows who sleeps.
@@ -169,7 +165,7 @@ impl<W: Write> Recorder<W> {
                 self.page.put(|form, lines| form.asleep(&sleep, lines));
             }
         }
-        let long_ago = at.saturating_sub(PATIENCE);
+        let long_ago = at.saturating_sub(self.page.form.pace().nap);
         while self.dozing.front().is_some_and(|doze| doze.since <= long_ago) {
             let Some(sleep) = self.dozing.pop_front() else {
                 break;
@@ -186,10 +182,11 @@ impl<W: Write> Recorder<W> {
     /// may be more to say.
     pub fn rest(&mut self) -> Option<u64> {
         self.page.output.flush();
+        let pace = self.page.form.pace();
         let sleep = self.assembly.first_begun().map(|at| at + SLEEP);
-        let doze = self.dozing.front().map(|sleep| sleep.since + PATIENCE);
+        let doze = self.dozing.front().map(|sleep| sleep.since + pace.nap);
         let folds = self.options.live && self.folders.iter().any(Folder::owes);
-        let progress = folds.then_some(self.progress + PATIENCE);
+        let progress = folds.then_some(self.progress + pace.round);
         [sleep, doze, progress].into_iter().flatten().min()
     }
 

@@ -49,6 +49,8 @@ const ALL: Options = Options { limit: u64::MAX, every: true, live: false };
 
 const FOLDED: Options = Options { every: false, ..ALL };
 
+const LIVE: Options = Options { live: true, ..FOLDED };
+
 impl Story {
     fn new(form: impl Form + 'static, options: Options) -> Self {
         let bytes = Rc::default();
@@ -62,7 +64,7 @@ impl Story {
     }
 
     fn json(options: Options) -> Self {
-        Story::new(Json, options)
+        Story::new(Json { live: false }, options)
     }
 
     fn text(width: usize) -> Self {
@@ -89,6 +91,7 @@ impl Story {
             fd: -1,
             t0: self.time,
             t1: self.time + 500,
+            cpu: self.time / 10,
             ret: 0,
             asked: 0,
             ready_count: 0,
@@ -196,13 +199,13 @@ fn a_call_is_one_object_with_what_was_known_of_it() {
             "t0_ns": 2000}),
         json!({"t0_ns": 3000, "t1_ns": 3500, "pid": 10, "tid": 10,
             "verb": "take", "call": "accept4", "fd": 3, "peer": "listener",
-            "ret": 7, "taken": "client 1"}),
+            "ret": 7, "taken": "client 1", "cpu_ns": 300}),
         json!({"t0_ns": 4000, "t1_ns": 4500, "pid": 10, "tid": 10,
             "verb": "wait", "call": "poll", "ret": 2, "asked": 9,
-            "ready": [3, 7], "ready_count": 2, "scanned": 9}),
+            "ready": [3, 7], "ready_count": 2, "scanned": 9, "cpu_ns": 400}),
         json!({"t0_ns": 6000, "t1_ns": 6500, "pid": 10, "tid": 10,
             "verb": "copy", "call": "recv", "fd": 7, "peer": "client 1",
-            "errno": "EAGAIN"}),
+            "errno": "EAGAIN", "cpu_ns": 600}),
     ];
     assert_eq!(objects[..4], expected);
     let total = json!({"calls": 3, "wasted": 1, "bytes": 0, "slept_ns": 500,
@@ -361,7 +364,7 @@ fn unfold(object: &Value) -> Vec<Value> {
         return vec![round.clone(); repeat as usize].concat();
     }
     let mut object = object.clone();
-    for key in ["t0_ns", "t1_ns", "pid", "tid"] {
+    for key in ["t0_ns", "t1_ns", "pid", "tid", "cpu_ns"] {
         object.as_object_mut().unwrap().remove(key);
     }
     vec![object]
@@ -391,7 +394,8 @@ fn a_reader_that_went_away_is_no_reason_to_end() {
     story.paper.room = 300;
     let options = ALL;
     let paper = story.paper.clone();
-    story.recorder = Recorder::new(Box::new(Json), paper, options);
+    story.recorder =
+        Recorder::new(Box::new(Json { live: false }), paper, options);
     for _ in 0..10_000 {
         story.recv(MAIN, 3);
     }
@@ -436,6 +440,7 @@ fn a_sleep_within_a_round_shows_when_it_is_long() {
     story.written();
     story.recorder.caught_up(before.t0 + 30_000_000);
     assert_eq!(story.written(), "");
+    assert_eq!(story.recorder.rest(), Some(before.t0 + 1_000_000_000));
     story.recorder.caught_up(before.t0 + 1_000_000_000);
     let text = story.written();
     let lines: Vec<_> = text.lines().collect();
@@ -445,18 +450,78 @@ fn a_sleep_within_a_round_shows_when_it_is_long() {
 
 #[test]
 fn somebody_who_looks_on_sees_how_far_a_round_is() {
-    let options = Options { live: true, ..FOLDED };
-    let mut story = Story::json(options);
-    for _ in 0..5 {
-        story.accept(MAIN, -11);
+    for (live, at) in [(false, 1_000_002_000), (true, 100_002_000)] {
+        let mut story = Story::new(Json { live }, LIVE);
+        for _ in 0..5 {
+            story.accept(MAIN, -11);
+        }
+        story.written();
+        assert_eq!(story.recorder.rest(), Some(at));
+        story.recorder.caught_up(at - 1);
+        assert_eq!(story.written(), "");
+        story.recorder.caught_up(at);
+        let round = &story.objects()[0];
+        assert_eq!(round["repeat"], 3);
+        // The calls ended at 300, 400, … 700.
+        assert_eq!(
+            (&round["cpu0_ns"], &round["cpu_ns"]),
+            (&json!(400), &json!(700))
+        );
+        assert_eq!(story.recorder.rest(), None);
     }
-    story.written();
-    assert_eq!(story.recorder.rest(), Some(1_000_002_000));
-    story.recorder.caught_up(1_000_001_999);
-    assert_eq!(story.written(), "");
-    story.recorder.caught_up(1_000_002_000);
-    assert_eq!(story.objects()[0]["repeat"], 3);
-    assert_eq!(story.recorder.rest(), None);
+}
+
+#[test]
+fn a_server_that_never_rests_is_seen_at_once() {
+    let mut story = Story::new(Json { live: true }, LIVE);
+    story.accept(MAIN, 7);
+    assert!(story.paper.bytes.borrow().is_empty(), "nothing rested");
+    story.recorder.progress(100_001_999);
+    assert!(story.paper.bytes.borrow().is_empty(), "it is not yet time");
+    story.recorder.progress(100_002_000);
+    let text = String::from_utf8(story.paper.bytes.take()).unwrap();
+    assert!(text.contains("client 1"), "{text}");
+}
+
+#[test]
+fn live_json_says_who_sleeps_and_other_json_does_not() {
+    for live in [false, true] {
+        let mut story = Story::new(Json { live }, LIVE);
+        for _ in 0..5 {
+            story.wait(MAIN, &[3]);
+            story.accept(MAIN, -11);
+        }
+        let mut begin = story.event(Kind::Before, Verb::Take, MAIN, "accept4");
+        begin.fd = 3;
+        story.recorder.add(&begin);
+        story.written();
+        story.recorder.caught_up(begin.t0 + 19_999_999);
+        assert_eq!(story.written(), "");
+        story.recorder.caught_up(begin.t0 + 20_000_000);
+        let objects = story.objects();
+        if !live {
+            assert_eq!(objects, Vec::<Value>::new());
+            story.recorder.caught_up(begin.t0 + 5_000_000_000);
+            assert!(!story.written().contains("asleep"));
+            continue;
+        }
+        // What was folded comes before, so that the thread's order holds.
+        assert_eq!(objects[0]["repeat"], 3);
+        let asleep = json!({"asleep": {"t0_ns": begin.t0, "pid": 10,
+            "tid": 10, "verb": "take", "call": "accept4", "fd": 3,
+            "peer": "listener"}});
+        assert_eq!(objects[1..], [asleep]);
+        story.recorder.caught_up(begin.t0 + 5_000_000_000);
+        assert_eq!(story.written(), "", "each sleep is told of once");
+        // A call that is about no descriptor is about nobody either.
+        story.accept(MAIN, -11);
+        let begin = story.begin(Verb::Wait, "poll");
+        story.recorder.caught_up(begin.t0 + 20_000_000);
+        let objects = story.objects();
+        let asleep = json!({"asleep": {"t0_ns": begin.t0, "pid": 10,
+            "tid": 10, "verb": "wait", "call": "poll"}});
+        assert_eq!(objects.last(), Some(&asleep));
+    }
 }
 
 /// A signal, and an operation from when it is submitted until it is known.

@@ -5,7 +5,7 @@ use comfy_table::{CellAlignment, Table, TableStyle};
 
 use super::assembly::Sleep;
 use super::call::{Call, Found, Operation, Peer, What};
-use super::explain;
+use super::explain::{self, explain_call};
 use super::form::{Form, Rounds, Start};
 use super::totals::{Row, Totals};
 use crate::Fd;
@@ -227,7 +227,7 @@ impl Form for Text {
         if let Some(names) = below {
             let _ = writeln!(out, "{:DETAIL$}{}", "", names.text);
         }
-        self.explain(explain::call(what.verb, what.name()), out);
+        self.explain(explain_call(what.verb.name(), what.name()), out);
         self.explain(explain::result(what, call.short), out);
     }
 
@@ -263,7 +263,7 @@ impl Form for Text {
         let visible = format!("… sleeping in {}{about}", sleep.name);
         let painted = self.paint(style(sleep.verb), &visible);
         let _ = writeln!(out, "{begin:<VERB$}{painted}");
-        self.explain(explain::call(sleep.verb, &sleep.name), out);
+        self.explain(explain_call(sleep.verb.name(), &sleep.name), out);
     }
 
     fn note(&mut self, note: &str, out: &mut Vec<u8>) {
