@@ -127,10 +127,10 @@ pub(super) fn send_until_unread(
     loop {
         if unread_by_server(port, own) == 0 {
             unread_since = None;
-            // Looking is not cheap on a machine with many sockets; two MiB
-            // fit into any server's send buffer.
+            // Two MiB fit into any server's send buffer; after that no more
+            // than its receive buffer has room for, or FIN would be stuck.
             let early = client.sent < MIB;
-            if !sends(client, if early { 2 * MIB } else { 256 * KIB })? {
+            if !sends(client, if early { 2 * MIB } else { 32 * KIB })? {
                 return Ok(());
             }
         } else if unread_since.get_or_insert_with(Instant::now).elapsed()

@@ -24,13 +24,14 @@ use nix::unistd::{Pid, close, getpid, getppid};
 
 mod client;
 mod observe;
+pub mod sockets;
 
 pub use client::{Client, Connect, Payload, connect, pump, reset};
-pub use observe::{
-    CLOSE_WAIT, ESTABLISHED, LISTEN, Observation, Standing, TIME_WAIT,
-    sockets_of, unread_by_server,
-};
 pub(crate) use observe::{Entry, cpu_of, entry_of, proc_text, tasks_of};
+pub use observe::{Observation, Standing};
+pub use sockets::{
+    CLOSE_WAIT, ESTABLISHED, LISTEN, TIME_WAIT, sockets_of, unread_by_server,
+};
 
 use observe::{is_in_group, tree_of};
 
@@ -563,7 +564,7 @@ impl Server {
     }
 
     /// What it and its children hold now; cheap beside [`Server::observe`],
-    /// which looks at every socket of the machine.
+    /// for which the kernel looks at every socket of the machine.
     pub fn standing(&self) -> Standing {
         Standing::of_all(&self.entries())
     }

@@ -1,4 +1,4 @@
-//! What /proc tells of a server, its children and its sockets.
+//! What /proc tells of a server and its children.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -238,66 +238,6 @@ fn field_of(path: &str, name: &str) -> Option<u64> {
     let line = text.lines().find(|line| line.starts_with(name))?;
     let number = line.split_whitespace().nth(1)?.parse::<u64>().ok()?;
     Some(number * 1024)
-}
-
-/// The kernel's number of a TCP state (include/net/tcp_states.h).
-pub const ESTABLISHED: u8 = 1;
-/// The server closed first, and waits for stray segments.
-pub const TIME_WAIT: u8 = 6;
-/// The client closed, and the server has not.
-pub const CLOSE_WAIT: u8 = 8;
-/// A listener.
-pub const LISTEN: u8 = 10;
-
-/// How many sockets have this local port and are in this state.
-pub fn sockets_of(port: u16, state: u8) -> usize {
-    sockets(port).filter(|socket| socket.state == state).count()
-}
-
-/// How many bytes the server has not read of what the client at port `peer`
-/// has sent and the kernel has taken for it.
-pub fn unread_by_server(port: u16, peer: u16) -> u64 {
-    sockets(port)
-        .filter(|socket| socket.peer == peer)
-        .map(|socket| socket.unread)
-        .sum()
-}
-
-/// One line of /proc/net/tcp.
-struct Socket {
-    port: u16,
-    peer: u16,
-    state: u8,
-    unread: u64,
-}
-
-fn sockets(port: u16) -> impl Iterator<Item = Socket> {
-    fn parse(line: &str) -> Option<Socket> {
-        // sl, local address, remote address, state, tx_queue:rx_queue, …
-        let mut fields = line.split_ascii_whitespace().skip(1);
-        let mut port = || {
-            let (_, port) = fields.next()?.rsplit_once(':')?;
-            u16::from_str_radix(port, 16).ok()
-        };
-        let (port, peer) = (port()?, port()?);
-        let state = u8::from_str_radix(fields.next()?, 16).ok()?;
-        let (_, unread) = fields.next()?.split_once(':')?;
-        let unread = u64::from_str_radix(unread, 16).ok()?;
-        Some(Socket { port, peer, state, unread })
-    }
-    // There may be tens of thousands of other lines (TIME_WAIT): most are
-    // passed over by one search.
-    let mark = format!(":{port:04X} ");
-    ["/proc/net/tcp", "/proc/net/tcp6"]
-        .iter()
-        .filter_map(|path| fs::read_to_string(path).ok())
-        .flat_map(move |text| {
-            text.lines()
-                .filter(|line| line.contains(&mark))
-                .filter_map(parse)
-                .collect::<Vec<_>>()
-        })
-        .filter(move |socket| socket.port == port)
 }
 
 #[cfg(test)]

@@ -100,6 +100,18 @@ impl Snapshot {
         Ok((root.buried_cpu, snapshot))
     }
 
+    /// CPU time since the start.
+    pub fn cpu(&self) -> Duration {
+        self.cpu
+    }
+
+    /// Voluntary and involuntary context switches of the threads that live;
+    /// `None` if one ended while they were counted.
+    pub fn switches(&self) -> Option<(u64, u64)> {
+        let all = self.tasks.switches.as_ref()?.values();
+        Some(all.fold((0, 0), |sum, it| (sum.0 + it.0, sum.1 + it.1)))
+    }
+
     /// What was taken since `earlier`, a snapshot of the same server.
     pub fn since(&self, earlier: &Snapshot) -> Taken {
         Taken {

@@ -18,7 +18,7 @@ mod svg;
 mod table;
 
 pub use diff::{Change, Diff, Difference, Place, Quantity, diff};
-pub use page::page;
+pub use page::{escaped, page};
 pub use table::table;
 
 /// A comparison that was saved; an error is one line and names the file.
