@@ -1,15 +1,19 @@
 //! The command line.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Error, Result};
 use bench::models::{self, MODELS, Model, PerClient};
 use clap::{Parser, Subcommand};
-use comfy_table::{Attribute, Cell};
+use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement};
 use serde_json::{Value, json};
 
-use crate::{compare, page};
+use crate::compare::{self, page};
+use crate::progress::Progress;
+use crate::scene::Scene;
+use crate::{figure, live};
 
 /// Shows the Linux I/O models at work, side by side: real echo servers,
 /// real connections.
@@ -19,7 +23,7 @@ use crate::{compare, page};
 struct Cli {
     #[command(subcommand)]
     verb: Option<Verb>,
-    /// Print the comparison and end
+    /// Print the comparison and end, on a terminal too
     #[arg(long, global = true)]
     plain: bool,
     /// Print JSON, for machines
@@ -29,8 +33,34 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    /// Be the clients of one server or two, and see their every call (on a
+    /// terminal also without any command)
+    #[command(after_help = LIVE)]
+    Live {
+        /// One row or two of the table; `watch models` names them
+        /// [default: blocking epoll_lt]
+        #[arg(value_name = "MODEL", num_args = 0..=2)]
+        models: Vec<String>,
+        /// Begin with this scene; `watch scenes` names them
+        #[arg(long, value_name = "SCENE")]
+        scene: Option<String>,
+    },
+    /// Draw what servers did in a scene, from a real run
+    #[command(after_help = FIGURE)]
+    Figure {
+        /// Only these rows; `watch models` names them
+        #[arg(value_name = "MODEL")]
+        models: Vec<String>,
+        /// What the clients do; `watch scenes` names them
+        #[arg(long, value_name = "SCENE", default_value = "three-clients")]
+        scene: String,
+        /// A file that ends in .svg or .html, or a folder, with a slash at
+        /// its end, for an SVG of each model
+        #[arg(long, value_name = "PATH")]
+        out: PathBuf,
+    },
     /// Play one scene with every server, and print what each made of it
-    /// (also without any command)
+    /// (where there is no terminal also without any command)
     #[command(after_help = READING)]
     Compare {
         /// Only these rows; `watch models` names them
@@ -39,6 +69,12 @@ enum Verb {
     },
     /// Print the table of models: what each is, and where it sleeps
     Models,
+    /// Print the scenes, or the text of one: to read, and to write your own
+    Scenes {
+        /// A scene that comes with this program, or a file
+        #[arg(value_name = "SCENE")]
+        scene: Option<String>,
+    },
     /// Be the server of a model, with its own flags; see
     /// `serve MODEL --help`
     #[command(disable_help_flag = true)]
@@ -56,13 +92,33 @@ An echo server sends back what it receives. How it waits for many clients at
 once is its model, and that is all in which the servers here differ.
 
 Try:
-  watch                                all models, in a quarter of a minute
+  watch                                be the clients of two servers
+  watch --plain                        all models, in a quarter of a minute
   watch compare blocking epoll_lt      two rows of it
+  watch live epoll_lt epoll_et --scene burst
+  watch figure --out models.html       all models on one time axis
   watch models                         what there is
   watch serve epoll_lt --watch text    a server that tells its every call;
                                        talk to it: nc 127.0.0.1 7007
 
 Exit code: 0, or 1 for a failure, 2 for a usage error.";
+
+const LIVE: &str = "\
+Every key does the same to both servers. The footer shows the keys, and ?
+explains them; q ends it.
+
+Where the terminal is narrow, one server is shown at a time. Nothing is left
+behind: servers end with the view.";
+
+const FIGURE: &str = "\
+Each server plays the scene with its calls recorded. In the figure every client
+and every thread of the server has a lane; waiting, waking up, copying, wasted
+calls and running code are told apart by colour and pattern.
+
+  watch figure epoll_lt --out epoll_lt.svg       one model
+  watch figure --out models.svg                  all of them, small
+  watch figure --scene burst --out burst.html    a page to zoom into
+  watch figure --out docs/figures/               an SVG of each";
 
 const READING: &str = "\
 Client 2 comes first, sends half a message, pauses, and sends the other half.
@@ -89,7 +145,16 @@ pub fn main() -> ExitCode {
         usage_error(&format!("{line}; see --help"))
     });
     let done = match cli.verb {
-        None => compare_all(&[], cli.json),
+        None if cli.plain || cli.json || !has_terminal() => {
+            compare_all(&[], cli.json)
+        }
+        None => live(&[], None),
+        Some(Verb::Live { models, scene }) => live(&models, scene.as_deref()),
+        Some(Verb::Figure { models, scene, out }) => {
+            draw(&models, &scene, &out)
+        }
+        Some(Verb::Scenes { scene: None }) => print(&scenes(cli.json)),
+        Some(Verb::Scenes { scene: Some(name) }) => print(&found(&name).text),
         Some(Verb::Compare { models }) => compare_all(&models, cli.json),
         Some(Verb::Models) => print(&table_of_models(cli.json)),
         Some(Verb::Serve { .. }) => {
@@ -115,19 +180,82 @@ fn compare_all(names: &[String], json: bool) -> Result<()> {
     })
 }
 
+/// Whether somebody looks on who can also press keys.
+fn has_terminal() -> bool {
+    io::stdin().is_terminal() && io::stdout().is_terminal()
+}
+
+fn live(names: &[String], scene: Option<&str>) -> Result<()> {
+    let models: Vec<_> = names.iter().map(|name| named(name)).collect();
+    let scene = scene.map(found);
+    if !has_terminal() {
+        usage_error(
+            "the live view needs a terminal; `watch compare` and `watch \
+             figure` need none",
+        );
+    }
+    live::run(&models, scene)
+}
+
+fn draw(names: &[String], scene: &str, out: &Path) -> Result<()> {
+    let (models, scene) = (chosen(names), found(scene));
+    let form = figure::Form::of(out).unwrap_or_else(|why| usage_error(&why));
+    let progress = Progress::start(models.len())?;
+    let step = |name: &str| progress.step(name);
+    let done = figure::run(&models, &scene, form, out, step);
+    progress.end(done)
+}
+
+/// The scene of this name or in this file.
+fn found(name: &str) -> Scene {
+    Scene::find(name).unwrap_or_else(|error| usage_error(&format!("{error:#}")))
+}
+
+fn scenes(json: bool) -> String {
+    let all = Scene::all();
+    if json {
+        return format!("{}\n", json!(all));
+    }
+    let mut table = page::ruled();
+    table.set_header([
+        "scene",
+        "clients",
+        "what happens, and what to look for",
+    ]);
+    table
+        .set_content_arrangement(ContentArrangement::Dynamic)
+        .set_width(page::width_of_page());
+    for scene in &all {
+        let look = scene.look("");
+        table.add_row([
+            Cell::new(&scene.name).add_attribute(Attribute::Bold),
+            Cell::new(scene.crowd()).set_alignment(CellAlignment::Right),
+            Cell::new(format!("{}. {look}", scene.title)),
+        ]);
+    }
+    for (at, column) in table.column_iter_mut().enumerate() {
+        column.set_padding((u16::from(at > 0), 0));
+    }
+    page::lines_of(&table) + "\n"
+}
+
 /// The rows of these names, in the order of the table; all without a name.
 fn chosen(names: &[String]) -> Vec<&'static Model> {
-    if let Some(name) = names.iter().find(|name| models::find(name).is_none()) {
+    let named: Vec<&str> = names.iter().map(|name| named(name).name).collect();
+    let wanted =
+        |model: &&Model| named.is_empty() || named.contains(&model.name);
+    MODELS.iter().filter(wanted).collect()
+}
+
+/// The row of this name.
+fn named(name: &str) -> &'static Model {
+    models::find(name).unwrap_or_else(|| {
         let known: Vec<&str> = MODELS.iter().map(|model| model.name).collect();
         usage_error(&format!(
             "no model is called '{name}'; there are {}",
             known.join(", ")
-        ));
-    }
-    let wanted = |model: &&Model| {
-        names.is_empty() || names.iter().any(|name| name == model.name)
-    };
-    MODELS.iter().filter(wanted).collect()
+        ))
+    })
 }
 
 fn table_of_models(json: bool) -> String {

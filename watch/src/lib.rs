@@ -1,13 +1,17 @@
-//! The front door: plays one scene of three scripted clients against every
-//! server of the table, and shows what each model made of it.
+//! The front door: plays scenes of scripted clients with the servers of the
+//! table, live, as a comparison and as figures.
 #![forbid(unsafe_code)]
 
 mod cli;
+pub mod clients;
+mod clock;
 mod compare;
-mod lesson;
-mod measure;
-mod page;
-mod record;
-mod scene;
+pub mod figure;
+pub mod live;
+pub mod player;
+mod progress;
+pub mod record;
+pub mod scene;
+mod words;
 
 pub use cli::main;

@@ -34,15 +34,21 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("UTF-8")
 }
 
+/// The rows of every shape that the page has: the longest name, the widest
+/// numbers, one client after the other, and several processes.
+fn of_every_shape() -> Vec<&'static str> {
+    let longest = MODELS.iter().map(|model| model.name);
+    let longest = longest.max_by_key(|name| name.len()).expect("a model");
+    vec![longest, "nonblocking_poll", "blocking", "blocking-process"]
+}
+
 #[test]
-fn the_page_has_a_row_and_a_sentence_for_every_model() {
+fn the_page_has_a_row_and_a_sentence_for_every_model_it_compares() {
     let _alone = alone();
-    let begin = Instant::now();
-    let output = output(&[]);
-    let took = begin.elapsed();
+    let names = of_every_shape();
+    let output = output(&[&["compare"], &names[..]].concat());
     let (page, said) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(0), "{said}");
-    assert!(took < Duration::from_secs(30), "{took:?}");
     // No terminal: no progress, no colour.
     assert_eq!(said, "");
     assert!(!page.contains('\x1b'));
@@ -52,21 +58,26 @@ fn the_page_has_a_row_and_a_sentence_for_every_model() {
     for model in MODELS {
         let of_model = |line: &&str| line.split(' ').next() == Some(model.name);
         let lines: Vec<&str> = page.lines().filter(of_model).collect();
-        let [row, sentence] = lines[..] else {
-            panic!("{}: {lines:?} in\n{page}", model.name)
-        };
-        assert!(row.ends_with("silent"), "{row}");
-        assert_eq!(row.split_whitespace().count(), 11, "{row}");
-        assert!(sentence.split_whitespace().count() > 5, "{sentence}");
+        let wanted = names.contains(&model.name);
+        assert_eq!(lines.len(), if wanted { 2 } else { 0 }, "{lines:?}");
+        if let [row, sentence] = lines[..] {
+            assert!(row.ends_with("silent"), "{row}");
+            assert_eq!(row.split_whitespace().count(), 11, "{row}");
+            assert!(sentence.split_whitespace().count() > 5, "{sentence}");
+        }
     }
 }
 
 #[test]
 fn the_numbers_stand_to_each_other_as_the_models_promise() {
     let _alone = alone();
+    let begin = Instant::now();
     let output = output(&["--json"]);
+    let took = begin.elapsed();
     let said = text(&output.stderr);
     assert_eq!(output.status.code(), Some(0), "{said}");
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    assert_eq!(said, "");
     let found: Value = serde_json::from_slice(&output.stdout).expect("JSON");
     let rows = found["rows"].as_array().expect("rows");
     let names: Vec<&str> =
@@ -85,6 +96,8 @@ fn the_numbers_stand_to_each_other_as_the_models_promise() {
             number(name, "answered_at_ms") >= number(name, "silent_left_at_ms");
         assert_eq!(waits, *name == "blocking", "{row}");
         assert!(number(name, "calls") > 40.0, "{row}");
+        let sentence = row["sentence"].as_str().unwrap_or_default();
+        assert!(sentence.split_whitespace().count() > 5, "{row}");
     }
 
     let several = |field| {
@@ -145,6 +158,72 @@ fn the_table_of_models_is_printed() {
 }
 
 #[test]
+fn figures_are_drawn_into_what_is_named() {
+    let _alone = alone();
+    let folder = tempfile::tempdir().unwrap();
+    let draw = |args: &[&str], out: &str| {
+        let path = folder.path().join(out);
+        let args = [&["figure"], args, &["--out"]].concat();
+        let mut command = watch(&args);
+        let output = command.arg(&path).output().unwrap();
+        assert_eq!(text(&output.stderr), "", "{out}");
+        assert_eq!(output.status.code(), Some(0), "{out}");
+        path
+    };
+    let figure = |path| fs::read_to_string(path).expect("the figure");
+    let one = figure(draw(&["epoll_lt", "--scene", "half-close"], "one.svg"));
+    assert!(one.starts_with("<svg") && one.contains("sender"), "{one}");
+    let several = draw(&["epoll_et", "epoll_lt"], "several/");
+    let mut names: Vec<_> = fs::read_dir(several)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(names, ["epoll_et.svg", "epoll_lt.svg", "models.svg"]);
+    let html = figure(draw(&["epoll_lt", "--scene", "burst"], "page.html"));
+    assert!(html.to_lowercase().starts_with("<!doctype html>"));
+    // What watching costs, in messages a second.
+    let (watched, rest) = html.split_once(" messages/s watched, ").unwrap();
+    let (left_alone, rest) = rest.split_once(" not: <b>").unwrap();
+    let (factor, _) = rest.split_once('×').unwrap();
+    let number = |text: &str| -> f64 {
+        let digits = text.rsplit(['>', ' ']).next().unwrap();
+        digits.replace(',', "").parse().unwrap()
+    };
+    let (watched, left_alone) = (number(watched), number(left_alone));
+    // Which is faster is for the machine to say.
+    assert!(watched > 100.0 && left_alone > 100.0, "{watched} {left_alone}");
+    let off = left_alone / watched / number(factor);
+    assert!((0.9..1.1).contains(&off), "{left_alone} / {watched}: {factor}");
+}
+
+#[test]
+fn scenes_are_printed_to_be_changed() {
+    let list = text(&output(&["scenes"]).stdout);
+    let found = output(&["scenes", "--json"]).stdout;
+    let found: Value = serde_json::from_slice(&found).expect("JSON");
+    let scenes = found.as_array().expect("scenes");
+    assert_eq!(scenes.len(), 7);
+    for scene in scenes {
+        assert!(list.contains(scene["name"].as_str().unwrap()), "{list}");
+    }
+    assert!(list.lines().all(|line| line.chars().count() <= 100), "{list}");
+    // What is printed can be changed, and is read again.
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("own.scene");
+    let burst = text(&output(&["scenes", "burst"]).stdout);
+    fs::write(&own, burst.replace("128KiB", "64KiB")).unwrap();
+    let own = own.to_str().unwrap();
+    assert!(text(&output(&["scenes", own]).stdout).contains("64KiB"));
+    fs::write(own, burst.replace("server  stop", "server  halt")).unwrap();
+    let wrong = output(&["scenes", own]);
+    assert_eq!(wrong.status.code(), Some(2));
+    let said = text(&wrong.stderr);
+    assert!(said.contains("line 14: 'halt' is no action"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+}
+
+#[test]
 fn help_teaches() {
     let output = output(&["--help"]);
     assert_eq!(output.status.code(), Some(0));
@@ -172,6 +251,11 @@ fn a_usage_error_is_one_line_and_2() {
     }
     assert!(error(&["compare", "--fast"]).contains("--fast"));
     assert!(error(&["figures"]).contains("figures"));
+    assert!(error(&["figure", "--out", "x.png"]).contains("'x.png'"));
+    let said = error(&["figure", "--scene", "strom", "--out", "x.svg"]);
+    assert!(said.contains("'strom'") && said.contains("storm"), "{said}");
+    assert!(error(&["live"]).contains("needs a terminal"));
+    assert!(error(&["live", "epoll_lt", "epol_et"]).contains("'epol_et'"));
     assert!(error(&["--json", "serve", "epoll_lt"]).contains("first word"));
     error(&["serve"]);
 }

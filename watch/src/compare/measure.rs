@@ -1,9 +1,7 @@
 //! Plays the scene with a server twice: once left alone, for what it costs,
 //! and once watched, for its calls.
 
-use std::fs::{self, File};
-use std::io::Read;
-use std::os::fd::AsRawFd;
+use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,10 +10,13 @@ use bench::harness::{PATIENCE, Server, Start, Target};
 use bench::models::Model;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::Signal;
-use nix::time::{ClockId, clock_gettime};
 
-use crate::record::{self, Calls};
-use crate::scene::{self, Played, at};
+use super::{TALKER, the_scene};
+use crate::clock::now;
+use crate::compare::answers::Answers;
+use crate::player::play;
+use crate::record::RecordFile;
+use crate::record::calls::{self, Calls};
 
 /// One server in the scene.
 pub struct Row {
@@ -28,7 +29,7 @@ pub struct Row {
 
 /// What a server that nobody watches costs.
 pub struct Cost {
-    pub played: Played,
+    pub answers: Answers,
     pub usage: Usage,
     /// Before the first client came.
     pub at_rest: Crowd,
@@ -58,8 +59,10 @@ pub struct Usage {
 /// Time to settle: to be asleep after the start, to have closed what has left.
 const SETTLES: Duration = Duration::from_millis(20);
 
-/// The server numbers its clients as they come, and client 1 comes last.
-const TALKER: &str = "client 3";
+/// When all clients are there and nobody speaks for 100 ms.
+const QUIET: Duration = Duration::from_millis(200);
+/// How long of it is looked at.
+const LOOKS: Duration = Duration::from_millis(75);
 
 /// The two runs of one row; `step` is called before each.
 pub fn measure(
@@ -80,14 +83,18 @@ fn left_alone(model: &'static Model) -> Result<Cost> {
     thread::sleep(SETTLES);
     let at_rest = Crowd::of(&server);
     let started = Usage::of(&server);
-    let (played, (crowd, quiet_share)) = scene::play(server.addr, || {
-        let crowd = Crowd::of(&server);
-        let (begin, cpu) = (Instant::now(), server.cpu());
-        let left = at::PAUSER_RESUMES - at::QUIET;
-        thread::sleep(left * 3 / 4);
-        let cpu = server.cpu().saturating_sub(cpu);
-        (crowd, cpu.as_secs_f64() / begin.elapsed().as_secs_f64())
-    })?;
+    let mut quiet = (at_rest, 0.0);
+    let played = play(
+        &the_scene(),
+        &server,
+        (QUIET, || {
+            let crowd = Crowd::of(&server);
+            let (begin, cpu) = (Instant::now(), server.cpu());
+            thread::sleep(LOOKS);
+            let cpu = server.cpu().saturating_sub(cpu);
+            quiet = (crowd, cpu.as_secs_f64() / begin.elapsed().as_secs_f64());
+        }),
+    )?;
     // A child that is not yet buried by its parent would take its figures
     // with it.
     let deadline = Instant::now() + PATIENCE;
@@ -99,38 +106,33 @@ fn left_alone(model: &'static Model) -> Result<Cost> {
     let said = server.stderr();
     drop(server);
     Ok(Cost {
-        played,
+        answers: Answers::of(&played)?,
         // Exact to the end of the last thread and child, which /proc forgets.
         usage: Usage::of_the_buried()?.since(buried).since(started),
         at_rest,
-        crowd,
-        quiet_share,
+        crowd: quiet.0,
+        quiet_share: quiet.1,
         said_wasted: said_wasted(&said),
     })
 }
 
 fn watched(model: &'static Model) -> Result<Calls> {
-    // It has no name that could outlive a sudden end of this program.
-    let mut file = tempfile::tempfile().context("a file for the record")?;
-    let path = path_of(&file);
-    let mut args = vec!["--watch", "json", "--watch-file", &path];
+    let file = RecordFile::new()?;
+    let mut start = Start { args: file.args().to_vec(), ..Start::default() };
     if !model.limits.burns_core {
         // How long a call slept stands only in a line of its own. Calls that
         // never sleep are too many for that, and need not be asked.
-        args.push("--watch-every");
+        start.args.push("--watch-every".to_owned());
     }
-    let start = Start::with_args(&args);
     let mut server = Server::start(&Target::Model(model), &start)?;
     thread::sleep(SETTLES);
-    let begin = now()?;
-    scene::play(server.addr, || ())?;
+    let begin = now();
+    play(&the_scene(), &server, (Duration::ZERO, || ()))?;
     thread::sleep(SETTLES);
-    let scene = begin..=now()?;
+    let scene = begin..=now();
     end(&mut server)?;
     drop(server);
-    let mut text = String::new();
-    file.read_to_string(&mut text).context("the record")?;
-    record::read(&text, &scene, TALKER)
+    calls::read(&file.text()?, &scene, TALKER)
 }
 
 /// Tells the server to stop, which must succeed.
@@ -140,17 +142,6 @@ fn end(server: &mut Server) -> Result<()> {
     let said = server.stderr();
     ensure!(status.success(), "it ended with {status}: {}", said.trim_end());
     Ok(())
-}
-
-/// By this name another process opens the file, which has no other.
-fn path_of(file: &File) -> String {
-    format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())
-}
-
-/// The server's clock.
-fn now() -> Result<u64> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("the clock")?;
-    Ok(u64::try_from(Duration::from(now).as_nanos())?)
 }
 
 /// The number in `…, 123 calls wasted`.

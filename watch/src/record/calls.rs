@@ -1,10 +1,11 @@
-//! Reads what a server recorded with `--watch json`.
+//! What the calls of a record come to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
-use anyhow::{Context, Result, ensure};
-use serde::Deserialize;
+use anyhow::{Context, Result, bail, ensure};
+
+use super::{Call, Entry, Line, Peer};
 
 /// A wait that took this long has slept: in the scene nobody is answered
 /// sooner and nobody thinks so short, while a call that does not sleep is done
@@ -42,96 +43,19 @@ impl Calls {
 /// What a wait was asked about, and what its server had to look through.
 #[derive(Clone, Copy)]
 pub struct Wait {
+    /// How many descriptors.
     pub asked: f64,
+    /// How many of them were ready.
     pub ready: f64,
+    /// How many entries were looked through.
     pub scanned: f64,
 }
 
-/// A line of the record. `echo`'s JSON renderer documents the fields; one
-/// that does not apply is absent.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Line {
-    t0_ns: u64,
-    t1_ns: u64,
-    took_ns: u64,
-    repeat: u64,
-    round: Vec<Call>,
-    #[serde(flatten)]
-    call: Call,
-    note: Option<String>,
-    summary: Option<Summary>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Call {
-    verb: String,
-    // In a folded line `calls` is a number, and this name is absent.
-    #[serde(rename = "call")]
-    name: String,
-    peer: Option<String>,
-    ret: Option<i64>,
-    errno: Option<String>,
-    asked: Option<u64>,
-    ready_count: Option<u64>,
-    scanned: Option<u64>,
-    by: Vec<u64>,
-}
-
-#[derive(Deserialize)]
-struct Summary {
-    total: Total,
-}
-
-#[derive(Deserialize)]
-struct Total {
-    calls: u64,
-}
-
-impl Call {
-    /// A signal stands in the record, but the server did not call anything.
-    fn is_signal(&self) -> bool {
-        self.verb == "signal"
-    }
-
-    /// By the rule of the renderer's own final table.
-    fn wasted(&self) -> bool {
-        match self.errno.as_deref() {
-            Some("EAGAIN") => true,
-            Some("EINTR") => self.asked.is_some_and(|asked| asked > 0),
-            Some(_) => false,
-            None if self.name == "ppoll" && self.asked == Some(0) => true,
-            None => {
-                self.ready_count == Some(0) && self.ret.is_some_and(|n| n > 0)
-            }
-        }
-    }
-
-    fn brings_bytes_of(&self, peer: &str) -> bool {
-        self.name == "recv"
-            && self.peer.as_deref() == Some(peer)
-            && self.ret.is_some_and(|n| n > 0)
-    }
-}
-
 impl Line {
-    /// How many times each of its calls was made.
-    fn times(&self) -> u64 {
-        if self.round.is_empty() { 1 } else { self.repeat }
-    }
-
-    fn calls(&self) -> &[Call] {
-        match self.round.is_empty() {
-            true => std::slice::from_ref(&self.call),
-            false => &self.round,
-        }
-    }
-
     /// How many times each of its calls returned in this time. Of rounds that
     /// were only partly within it, that part.
     fn times_in(&self, span: &RangeInclusive<u64>) -> f64 {
-        if self.round.is_empty() {
+        if !self.are_rounds() {
             return f64::from(u8::from(span.contains(&self.t1_ns)));
         }
         let from = self.t0_ns.max(*span.start());
@@ -142,13 +66,30 @@ impl Line {
     }
 
     /// Whether its calls slept, if they are of those that may.
-    fn slept(&self, may_sleep: impl Fn(&Call) -> bool) -> bool {
+    pub fn slept(&self, may_sleep: impl Fn(&Call) -> bool) -> bool {
         let sleepers = self.calls().iter().filter(|it| may_sleep(it)).count();
-        let each = match self.round.is_empty() {
-            true => self.t1_ns.saturating_sub(self.t0_ns),
-            false => self.took_ns / (self.repeat * sleepers as u64).max(1),
+        let each = match self.are_rounds() {
+            true => self.took_ns / (self.repeat * sleepers as u64).max(1),
+            false => self.t1_ns.saturating_sub(self.t0_ns),
         };
         each >= SLEPT_NS
+    }
+}
+
+impl Call {
+    /// As in the renderer: a copy that cannot sleep, or a take that met
+    /// EAGAIN, shows that the server's sockets do not block.
+    pub fn cannot_sleep(&self) -> bool {
+        self.verb == "copy" || (self.verb == "take" && self.wasted())
+    }
+
+    /// Whether it is one that may; a take only where sockets block.
+    pub fn may_sleep(&self, takes_sleep: bool) -> bool {
+        match self.verb.as_str() {
+            "wait" | "wait+copy" => true,
+            "take" => takes_sleep,
+            _ => false,
+        }
     }
 }
 
@@ -157,24 +98,19 @@ impl Line {
 pub fn read(
     text: &str,
     scene: &RangeInclusive<u64>,
-    talker: &str,
+    talker: usize,
 ) -> Result<Calls> {
-    let lines = text
-        .lines()
-        .map(|line| {
-            serde_json::from_str(line).with_context(|| format!("in '{line}'"))
-        })
-        .collect::<Result<Vec<Line>>>()?;
-    let whole = lines.last().and_then(|line| line.summary.as_ref());
-    let whole = whole.context("the record has no summary: it is cut short")?;
-    let counted = whole.total.calls;
-    if let Some(note) = lines.iter().find_map(|line| line.note.as_ref()) {
-        anyhow::bail!("the record is not complete: {note}");
+    let (mut lines, mut counted) = (Vec::new(), None);
+    for line in text.lines() {
+        match Entry::read(line)? {
+            Entry::Calls(line) => lines.push(line),
+            Entry::Summary(total) => counted = Some(total.calls),
+            Entry::Note(note) => bail!("the record is not complete: {note}"),
+            Entry::Start(_) | Entry::Asleep(_) => {}
+        }
     }
-    let lines: Vec<Line> = lines
-        .into_iter()
-        .filter(|line| !line.calls()[0].verb.is_empty())
-        .collect();
+    let counted =
+        counted.context("the record has no summary: it is cut short")?;
     let calls_of = |line: &Line| {
         line.calls().iter().filter(|call| !call.is_signal()).count() as u64
     };
@@ -183,16 +119,9 @@ pub fn read(
         sum == counted,
         "the record has {sum} calls, its summary says {counted}"
     );
-    // As in the renderer: a copy that cannot sleep, or a take that met
-    // EAGAIN, shows that the sockets do not block.
-    let takes_sleep = !lines.iter().flat_map(Line::calls).any(|call| {
-        call.verb == "copy" || (call.verb == "take" && call.wasted())
-    });
-    let may_sleep = |call: &Call| match call.verb.as_str() {
-        "wait" | "wait+copy" => true,
-        "take" => takes_sleep,
-        _ => false,
-    };
+    let takes_sleep =
+        !lines.iter().flat_map(Line::calls).any(Call::cannot_sleep);
+    let may_sleep = |call: &Call| call.may_sleep(takes_sleep);
     let mut found = Calls::default();
     let (mut made, mut wasted, mut wake_ups) = (0.0, 0.0, 0.0);
     for line in &lines {
@@ -214,13 +143,17 @@ pub fn read(
     Ok(found)
 }
 
+fn brings_bytes_of(call: &Call, client: usize) -> bool {
+    call.brought() > 0 && call.peer == Some(Peer::Client(client))
+}
+
 /// Looks at the calls after the recv that brought `talker`'s second message,
 /// up to the recv that brought its last: whole messages, and no longer any
 /// call that was needed to accept it.
-fn look_closely(lines: &[Line], talker: &str, found: &mut Calls) {
+fn look_closely(lines: &[Line], talker: usize, found: &mut Calls) {
     let reads: Vec<(u64, u64)> = lines
         .iter()
-        .filter(|it| it.calls().iter().any(|it| it.brings_bytes_of(talker)))
+        .filter(|it| it.calls().iter().any(|it| brings_bytes_of(it, talker)))
         .map(|line| (line.t1_ns, line.times()))
         .collect();
     let [_, second, rest @ ..] = reads.as_slice() else { return };
@@ -278,7 +211,7 @@ mod tests {
     fn read_lines(lines: &[&str], calls: u64) -> Result<Calls> {
         let end = summary(calls);
         let text = [&[START], lines, &[&end]].concat().join("\n");
-        read(&text, &(1_000_000..=2_000_000), "client 3")
+        read(&text, &(1_000_000..=2_000_000), 3)
     }
 
     /// A call of 10 us that ends at this microsecond.
@@ -380,7 +313,7 @@ mod tests {
         };
         assert!(error(&[&line], 2).contains("has 1 calls"));
         assert!(error(&[r#"{"note":"stopped"}"#], 0).contains("stopped"));
-        let cut = read(&line, &(0..=1), "client 3").err().unwrap();
+        let cut = read(&line, &(0..=1), 3).err().unwrap();
         assert!(cut.to_string().contains("cut short"));
     }
 }

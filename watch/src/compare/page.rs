@@ -9,20 +9,15 @@ use comfy_table::{
     TableStyle, Width,
 };
 use console::style;
-use indicatif::HumanCount;
 use serde_json::{Value, json};
 
-use crate::lesson::lesson;
-use crate::measure::Row;
-use crate::scene::{ECHOED, MESSAGES, SIZE, THINKS, THINKS_LONGER, at};
+use super::lesson::lesson;
+use super::measure::Row;
+use super::{ECHOED, MESSAGES, SIZE, the_scene};
+use crate::words::count;
 
 /// The page is never wider, and narrower only on a narrower terminal.
 const WIDTH: u16 = 100;
-
-/// `1234567` as `1,234,567`.
-pub fn count(number: u64) -> String {
-    HumanCount(number).to_string()
-}
 
 /// With one digit after the point while that says something.
 pub fn decimal(number: f64) -> String {
@@ -63,19 +58,23 @@ pub fn text(rows: &[Row]) -> String {
 fn named(width: usize, texts: impl Iterator<Item = [Cell; 2]>) -> String {
     const GAP: u16 = 2;
     let mut table = base();
-    let columns = console::Term::stdout().size_checked();
-    let all = columns.map_or(WIDTH, |(_, columns)| columns.min(WIDTH));
     let names = Width::Fixed(width as u16 + GAP);
     table
         .load_style(comfy_table::presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
-        .set_width(all)
+        .set_width(width_of_page())
         .add_rows(texts)
         .set_constraints([ColumnConstraint::Absolute(names)]);
     for (at, column) in table.column_iter_mut().enumerate() {
         column.set_padding((0, if at == 0 { GAP } else { 0 }));
     }
     lines_of(&table)
+}
+
+/// How many columns there are for text.
+pub fn width_of_page() -> u16 {
+    let columns = console::Term::stdout().size_checked();
+    columns.map_or(WIDTH, |(_, columns)| columns.min(WIDTH))
 }
 
 /// A table that is coloured when and only when the rest of the page is.
@@ -115,7 +114,8 @@ fn timeline() -> String {
     };
     let mut page = String::new();
     let mut ruler = Vec::new();
-    let hundreds = at::TALKER_LEAVES.as_millis() / 100;
+    let scene = the_scene();
+    let hundreds = scene.lasts().as_millis() / 100;
     for ms in (0..=hundreds).map(|n| Duration::from_millis(n as u64 * 100)) {
         let label = match ms.is_zero() {
             true => "0 ms".to_owned(),
@@ -123,24 +123,16 @@ fn timeline() -> String {
         };
         put(&mut ruler, column(ms), &label);
     }
-    let (from, to) = (THINKS.as_millis(), (THINKS + THINKS_LONGER).as_millis());
-    let talk = format!(" {MESSAGES} messages, {from} to {to} ms apart ");
+    let talk = format!(" {MESSAGES} messages, 2 to 3 ms apart ");
     let clients = [
-        (
-            "client 2 pauses",
-            (at::PAUSER_COMES, " half a message "),
-            (at::PAUSER_RESUMES, " the other half"),
-        ),
-        ("client 3 is silent", (at::SILENT_COMES, ""), (at::SILENT_LEAVES, "")),
-        (
-            "client 1 talks",
-            (at::TALKER_COMES, talk.as_str()),
-            (at::TALKER_LEAVES, ""),
-        ),
+        ("client 2 pauses", "pauser", " half a message ", " the other half"),
+        ("client 3 is silent", "silent", "", ""),
+        ("client 1 talks", "talker", &talk, ""),
     ];
     let ruler: String = ruler.into_iter().collect();
     let _ = writeln!(page, "{:20}{}", "", style(ruler).dim());
-    for (name, (comes, first), (leaves, last)) in clients {
+    for (name, role, first, last) in clients {
+        let (comes, leaves) = scene.stay(role);
         let mut line = Vec::new();
         let (from, to) = (column(comes), column(leaves));
         put(&mut line, from, &"─".repeat(to - from));
@@ -203,7 +195,7 @@ fn figures_of(row: &Row) -> Line {
         if much { cell.fg(Color::Yellow) } else { cell }
     };
     let (calls, cost) = (&row.calls, &row.cost);
-    let (usage, played) = (&cost.usage, &cost.played);
+    let (usage, answers) = (&cost.usage, &cost.answers);
     let per_message = calls.all_per_message();
     let cpu = usage.cpu.as_secs_f64() * 1000.0;
     let slow = Duration::from_millis(50);
@@ -218,8 +210,8 @@ fn figures_of(row: &Row) -> Line {
         loud(decimal(cpu), cpu > 100.0),
         loud(count(cost.crowd.threads as u64), false),
         loud(count(cost.crowd.processes as u64), cost.crowd.processes > 1),
-        loud(millis(played.talker_first), played.talker_first > slow),
-        loud(millis(played.pauser_first), played.pauser_first > slow),
+        loud(millis(answers.talker_first), answers.talker_first > slow),
+        loud(millis(answers.pauser_first), answers.pauser_first > slow),
         Cell::new("silent").add_attribute(Attribute::Dim),
     ])
 }
@@ -283,7 +275,7 @@ pub fn json(rows: &[Row]) -> Value {
         .iter()
         .map(|row| {
             let (calls, cost, lesson) = (&row.calls, &row.cost, lesson(row));
-            let (usage, played) = (&cost.usage, &cost.played);
+            let (usage, answers) = (&cost.usage, &cost.answers);
             json!({
                 "model": row.model.name,
                 "calls_per_message": calls.all_per_message(),
@@ -299,35 +291,31 @@ pub fn json(rows: &[Row]) -> Value {
                 "threads": cost.crowd.threads,
                 "processes": cost.crowd.processes,
                 "first_echo_ms": {
-                    "client_1": ms(played.talker_first),
-                    "client_2": ms(played.pauser_first),
+                    "client_1": ms(answers.talker_first),
+                    "client_2": ms(answers.pauser_first),
                     "client_3": null,
                 },
-                "echo_ms": ms(played.talker_echo),
-                "answered_at_ms": ms(played.talker_answered),
-                "silent_left_at_ms": ms(played.silent_left),
+                "echo_ms": ms(answers.talker_echo),
+                "answered_at_ms": ms(answers.talker_answered),
+                "silent_left_at_ms": ms(answers.silent_left),
                 "sentence": lesson.text,
                 "as_expected": lesson.holds,
             })
         })
         .collect();
+    let scene = the_scene();
+    let stay = |role| {
+        let (comes, leaves) = scene.stay(role);
+        json!({"comes_ms": ms(comes), "leaves_ms": ms(leaves)})
+    };
     json!({
         "scene": {
+            "name": scene.name,
             "messages": ECHOED,
             "message_bytes": SIZE,
-            "thinks_ms": ms(THINKS),
-            "client_1": {
-                "comes_ms": ms(at::TALKER_COMES),
-                "leaves_ms": ms(at::TALKER_LEAVES),
-            },
-            "client_2": {
-                "comes_ms": ms(at::PAUSER_COMES),
-                "leaves_ms": ms(at::PAUSER_RESUMES),
-            },
-            "client_3": {
-                "comes_ms": ms(at::SILENT_COMES),
-                "leaves_ms": ms(at::SILENT_LEAVES),
-            },
+            "client_1": stay("talker"),
+            "client_2": stay("pauser"),
+            "client_3": stay("silent"),
         },
         "rows": rows,
     })

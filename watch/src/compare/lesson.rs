@@ -3,10 +3,11 @@
 
 use bench::models::PerClient;
 
-use crate::measure::Row;
-use crate::page::{count, decimal, millis, plural, short};
-use crate::record::Wait;
-use crate::scene::{ECHOED, MESSAGES};
+use super::measure::Row;
+use super::page::{decimal, millis, plural, short};
+use super::{ECHOED, MESSAGES};
+use crate::record::calls::Wait;
+use crate::words::count;
 
 /// What a row shows.
 pub struct Lesson {
@@ -49,12 +50,12 @@ pub fn lesson(row: &Row) -> Lesson {
 
 /// Whether client 1 had its first echo while client 3 was still there.
 fn answered_in_time(row: &Row) -> bool {
-    let played = &row.cost.played;
-    played.talker_answered < played.silent_left
+    let answers = &row.cost.answers;
+    answers.talker_answered < answers.silent_left
 }
 
 fn waits_for_others(row: &Row) -> Lesson {
-    let first = millis(row.cost.played.talker_first);
+    let first = millis(row.cost.answers.talker_first);
     Lesson::of(
         !answered_in_time(row),
         format!(
@@ -72,8 +73,8 @@ fn waits_for_others(row: &Row) -> Lesson {
 /// How quickly client 1 was answered: at first, which includes `what`, and
 /// later.
 fn pace(row: &Row, what: &str) -> String {
-    let played = &row.cost.played;
-    let (first, later) = (played.talker_first, played.talker_echo);
+    let answers = &row.cost.answers;
+    let (first, later) = (answers.talker_first, answers.talker_echo);
     format!(
         "client 1's first echo took {} ms with {what}, a later one {} ms",
         millis(first),
@@ -116,7 +117,7 @@ fn one_for_each(
 fn pool(row: &Row) -> Lesson {
     let (before, with) = (row.cost.at_rest.threads, row.cost.crowd.threads);
     let served = row.model.limits.clients.unwrap_or_default();
-    let first = millis(row.cost.played.talker_first);
+    let first = millis(row.cost.answers.talker_first);
     Lesson::of(
         with == before && answered_in_time(row),
         format!(
@@ -171,7 +172,7 @@ fn burns_core(row: &Row) -> Lesson {
 fn idle_wakes(row: &Row) -> Lesson {
     let calls = &row.calls;
     let (woke, wasted) = (count(calls.wake_ups), count(calls.wasted));
-    let echo = millis(row.cost.played.talker_echo);
+    let echo = millis(row.cost.answers.talker_echo);
     let quiet = quiet(row);
     let seen = format!(
         "it woke {woke} times for {ECHOED} messages, and {wasted} calls found \
@@ -315,7 +316,7 @@ fn plain(row: &Row) -> Lesson {
         .iter()
         .map(|(name, share)| format!("{name} {}", decimal(*share)))
         .collect();
-    let first = millis(row.cost.played.talker_first);
+    let first = millis(row.cost.answers.talker_first);
     Lesson::of(
         answered_in_time(row),
         format!(
@@ -329,9 +330,9 @@ fn plain(row: &Row) -> Lesson {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::measure::{Cost, Crowd, Usage};
-    use crate::record::Calls;
-    use crate::scene::Played;
+    use crate::compare::answers::Answers;
+    use crate::compare::measure::{Cost, Crowd, Usage};
+    use crate::record::calls::Calls;
     use bench::models::{MODELS, Model};
     use std::time::Duration;
 
@@ -342,7 +343,7 @@ mod tests {
         Row {
             model,
             cost: Cost {
-                played: Played {
+                answers: Answers {
                     talker_first: ms(1),
                     talker_echo: ms(1),
                     talker_answered: ms(101),
@@ -380,8 +381,8 @@ mod tests {
     #[test]
     fn the_sequential_server_is_told_by_when_it_answered() {
         let mut row = idle(bench::models::find("blocking").unwrap());
-        row.cost.played.talker_answered = Duration::from_millis(401);
-        row.cost.played.talker_first = Duration::from_millis(301);
+        row.cost.answers.talker_answered = Duration::from_millis(401);
+        row.cost.answers.talker_first = Duration::from_millis(301);
         let lesson = lesson(&row);
         assert!(lesson.holds && lesson.text.contains(" 301 ms "));
     }
