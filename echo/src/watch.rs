@@ -293,9 +293,13 @@ impl Watch for Watched {
             Ok(value) => value.number(),
             Err(errno) => -i64::from(*errno as i32),
         };
-        if verb == Verb::Complete {
-            let by = workers::who_worked(offset, &mut event.ready);
-            event.ready_count = by as u32;
+        match verb {
+            Verb::Submit => workers::has_begun(),
+            Verb::Complete => {
+                let by = workers::who_worked(offset, &mut event.ready);
+                event.ready_count = by as u32;
+            }
+            _ => {}
         }
         if call == FORK {
             // A child returns from the call that its parent made.

@@ -22,6 +22,8 @@ struct Known {
 struct Thread {
     counted: String,
     grown: u64,
+    /// It was seen to have ended, before which it may have done anything.
+    ended: bool,
 }
 
 /// The last threads that told of themselves, in a ring.
@@ -43,10 +45,23 @@ pub fn submits(offset: u64) {
     known.submitted.insert(offset, now());
 }
 
+/// It has begun, perhaps in a thread that was started for it and may end
+/// before anyone looks.
+pub fn has_begun() {
+    let mut known = KNOWN.lock().expect("nobody panics with it");
+    for tid in listed() {
+        known.threads.entry(tid).or_insert_with(|| Thread {
+            counted: String::new(),
+            grown: 0,
+            ended: false,
+        });
+    }
+}
+
 /// The threads of this process that have read or written something since this
-/// operation was submitted, but for those that tell of it themselves; how many
-/// there are. One of them did it, if the kernel counts what each thread reads
-/// and writes (proc(5), /proc/PID/task/TID/io).
+/// operation was submitted, or have ended, but for those that tell of it
+/// themselves; how many there are. One of them did it, if the kernel counts
+/// what each thread reads and writes (proc(5), /proc/PID/task/TID/io).
 pub fn who_worked(offset: u64, names: &mut [Fd]) -> usize {
     let mut known = KNOWN.lock().expect("nobody panics with it");
     let Known { threads, submitted } = &mut *known;
@@ -60,6 +75,8 @@ pub fn who_worked(offset: u64, names: &mut [Fd]) -> usize {
         *name = tid;
         count += 1;
     }
+    let oldest = submitted.values().min().copied().unwrap_or(u64::MAX);
+    threads.retain(|_, thread| !thread.ended || thread.grown >= oldest);
     count
 }
 
@@ -74,20 +91,58 @@ fn look(threads: &mut BTreeMap<i32, Thread>) {
     // known ones are asked in any case.
     let tids = threads.keys().copied().chain(listed()).chain(listed());
     for tid in tids.collect::<BTreeSet<i32>>() {
-        let Ok(counted) =
-            fs::read_to_string(format!("/proc/self/task/{tid}/io"))
-        else {
-            continue;
-        };
-        let thread = match threads.remove(&tid) {
-            Some(known) if known.counted == counted => known,
-            // A new one that has done nothing yet has grown before all time.
-            None if counted.lines().all(|line| line.ends_with(" 0")) => {
-                Thread { counted, grown: 0 }
+        let counted = fs::read_to_string(format!("/proc/self/task/{tid}/io"));
+        let thread = match (counted, threads.remove(&tid)) {
+            (Err(_), None) => continue,
+            (Err(_), Some(known)) if known.ended => known,
+            (Err(_), Some(known)) => {
+                Thread { grown: now(), ended: true, ..known }
             }
-            _ => Thread { counted, grown: now() },
+            (Ok(counted), Some(known)) if known.counted == counted => known,
+            // A new one that has done nothing yet has grown before all time.
+            (Ok(counted), _) => {
+                let idle = counted.lines().all(|line| line.ends_with(" 0"));
+                let grown = if idle { 0 } else { now() };
+                Thread { counted, grown, ended: false }
+            }
         };
         live.insert(tid, thread);
     }
     *threads = live;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    use super::*;
+
+    /// glibc's threads end when they have nothing to do for a moment.
+    #[test]
+    fn a_thread_that_has_ended_may_have_done_it() {
+        let operation = u64::MAX;
+        let (tell, told) = channel();
+        let (end, ends) = channel::<()>();
+        submits(operation);
+        let worker = thread::spawn(move || {
+            tell.send(nix::unistd::gettid().as_raw()).unwrap();
+            let _ended = ends.recv();
+        });
+        let tid = told.recv().unwrap();
+        has_begun();
+        drop(end);
+        worker.join().unwrap();
+        while Path::new(&format!("/proc/self/task/{tid}")).exists() {
+            thread::yield_now();
+        }
+        let mut names = [0; 64];
+        let count = who_worked(operation, &mut names);
+        assert!(names[..count].contains(&tid), "{tid}: {names:?}");
+        // Nobody asks for an older operation: it is forgotten.
+        submits(operation);
+        let count = who_worked(operation, &mut names);
+        assert!(!names[..count].contains(&tid), "{tid}: {names:?}");
+    }
 }

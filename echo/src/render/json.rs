@@ -46,7 +46,7 @@ use crate::event::Verb;
 /// - `offset`, `length`: of an operation that is submitted or complete, the
 ///   region of the file; `fd` is the client for whom it is done. `by`: of one
 ///   that is complete, the threads of this process that have read or written
-///   anything since it was submitted; one of them did it.
+///   anything since it was submitted, or ended; one of them did it.
 ///
 /// A signal is no call, but stands here at its time; `call` is its name and
 /// `fd` its `si_fd`, `code` and `band` are `si_code` and what `si_band` says:
