@@ -17,6 +17,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use bench::harness::raise_descriptor_limit;
 use bench::models::{self, Model};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, ppoll};
@@ -43,6 +44,8 @@ const USUAL: [&str; 2] = ["blocking", "epoll_lt"];
 /// Shows one or two servers, until the reader has had enough.
 pub fn run(models: &[&'static Model], scene: Option<Scene>) -> Result<()> {
     terminal::end_on_signal()?;
+    // Two crowds, and the ends of both, may be more than the usual 1,024.
+    raise_descriptor_limit();
     let usual = USUAL.map(models::find);
     let usual: Vec<&Model> = usual.into_iter().flatten().collect();
     let models = if models.is_empty() { &usual } else { models };

@@ -110,7 +110,9 @@ impl Pen<'_> {
             let asleep = if sleeps { length } else { 0 };
             return Spent { aside: 0, begun, asleep, done: made.t1 };
         };
-        let off = (made.t1 - end).saturating_sub(made.cpu - cpu);
+        // A thread's number may have come back, and its CPU time begun anew.
+        let on = made.cpu.saturating_sub(cpu);
+        let off = made.t1.saturating_sub(end).saturating_sub(on);
         let off = if off < BLUR { 0 } else { off };
         let gap = made.t0.saturating_sub(end);
         let asleep = if sleeps { off.min(length - WORK) } else { 0 };
@@ -221,7 +223,7 @@ impl Pen<'_> {
         let (from, to) = (self.sheet.time(begin), self.sheet.time(rounds.t1));
         if from < to {
             let length = (rounds.t1 - begin) as f64;
-            let on = (rounds.cpu - cpu0) as f64 / length;
+            let on = rounds.cpu.saturating_sub(cpu0) as f64 / length;
             let part = (to - from) as f64 / length;
             let dense = dense(rounds, (length, on.min(1.0)), part);
             let most = dense.shares.iter().max_by(|a, b| a.1.total_cmp(&b.1));

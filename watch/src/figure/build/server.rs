@@ -121,5 +121,5 @@ fn off_cpu(
         (to.at, to.cpu) = (last.t1(), last.cpu().max(to.cpu));
     }
     let life = to.at.checked_sub(from.at)?;
-    Some(life.saturating_sub(to.cpu - from.cpu))
+    Some(life.saturating_sub(to.cpu.saturating_sub(from.cpu)))
 }
