@@ -252,6 +252,7 @@ fn a_usage_error_is_one_line_and_2() {
     assert!(error(&["compare", "--fast"]).contains("--fast"));
     assert!(error(&["figures"]).contains("figures"));
     assert!(error(&["figure", "--out", "x.png"]).contains("'x.png'"));
+    assert!(error(&["figure", "--out", "/no/x.svg"]).contains("not there"));
     let said = error(&["figure", "--scene", "strom", "--out", "x.svg"]);
     assert!(said.contains("'strom'") && said.contains("storm"), "{said}");
     assert!(error(&["live"]).contains("needs a terminal"));

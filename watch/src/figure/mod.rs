@@ -33,6 +33,11 @@ impl Form {
     pub fn of(out: &Path) -> Result<Form, String> {
         let name = out.to_string_lossy();
         let ending = out.extension().map(|ending| ending.to_string_lossy());
+        // Else it would be found out after all the runs.
+        let folder = out.parent().filter(|it| !it.as_os_str().is_empty());
+        if !name.ends_with('/') && folder.is_some_and(|it| !it.is_dir()) {
+            return Err(format!("'{name}' lies in a folder that is not there"));
+        }
         match ending.as_deref() {
             _ if name.ends_with('/') || out.is_dir() => Ok(Form::Folder),
             Some("svg") => Ok(Form::Svg),
