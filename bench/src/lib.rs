@@ -3,12 +3,12 @@
 
 pub mod broken;
 pub mod check;
+pub mod command;
 pub mod compare;
 pub mod harness;
 pub mod load;
 pub mod measure;
 pub mod models;
-pub mod readme;
 pub mod report;
 pub mod results;
 mod sys;

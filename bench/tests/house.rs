@@ -9,13 +9,15 @@ use std::process::{Command, ExitCode, Output};
 
 use anyhow::{Context, Result, bail, ensure};
 use bench::models::MODELS;
-use bench::readme;
 use libtest_mimic::{Arguments, Trial};
 use serde_json::Value;
 
 /// What a server crate may depend on. What a server would need beyond this
 /// would hide its model.
 const ALLOWED: &[&str] = &["anyhow", "clap", "echo", "libc", "nix"];
+
+/// And what its tests and pitfalls may use besides.
+const ALLOWED_FOR_TESTS: &[&str] = &["pitfall"];
 
 /// Neighbours in the order of the lessons, and the most lines that may be
 /// added and removed between their `lib.rs`, white space apart. What is common
@@ -45,7 +47,7 @@ const RULES: &[(&str, Rule)] = &[
     ("lines_of_servers_are_short", lines_of_servers_are_short),
     ("neighbours_differ_in_the_lesson", neighbours_differ_in_the_lesson),
     ("sources_are_formatted", sources_are_formatted),
-    ("readme_is_fresh", readme_is_fresh),
+    ("pitfalls_are_tests", pitfalls_are_tests),
 ];
 
 fn main() -> ExitCode {
@@ -78,8 +80,15 @@ struct Member {
     id: String,
     name: String,
     folder: PathBuf,
-    dependencies: Vec<String>,
+    dependencies: Vec<Dependency>,
+    /// The manifest as cargo reads it, target by target.
+    targets: Vec<Value>,
     published: bool,
+}
+
+struct Dependency {
+    name: String,
+    for_tests: bool,
 }
 
 impl House {
@@ -107,8 +116,12 @@ impl House {
                 folder: manifest.parent().context("no folder")?.to_owned(),
                 dependencies: dependencies
                     .iter()
-                    .map(|it| text(&it["name"]))
+                    .map(|it| {
+                        let for_tests = it["kind"] == "dev";
+                        Ok(Dependency { name: text(&it["name"])?, for_tests })
+                    })
                     .collect::<Result<_>>()?,
+                targets: list(&package["targets"])?,
                 published: package["publish"] != Value::Array(Vec::new()),
             })
         });
@@ -176,8 +189,10 @@ fn run(command: &mut Command) -> Result<Result<Output, String>> {
 fn servers_depend_on_little(house: &House) -> Result<Option<String>> {
     let mut wrong = Vec::new();
     for server in house.servers() {
-        for name in &server.dependencies {
-            if !ALLOWED.contains(&name.as_str()) {
+        for Dependency { name, for_tests } in &server.dependencies {
+            let name = name.as_str();
+            let may = *for_tests && ALLOWED_FOR_TESTS.contains(&name);
+            if !may && !ALLOWED.contains(&name) {
                 wrong.push(format!("{} depends on {name}", server.name));
             }
         }
@@ -252,6 +267,10 @@ fn unsafe_stands_in_sys_only(house: &House) -> Result<Option<String>> {
         for path in member.files(".rs")? {
             let shown = path.strip_prefix(&house.root).unwrap_or(&path);
             let text = read(&path)?;
+            // A pitfall may break a contract to show what comes of it.
+            if path.starts_with(member.folder.join("examples")) {
+                continue;
+            }
             if path.ends_with("sys.rs") {
                 has_sys |= path.starts_with(member.folder.join("src"));
                 continue;
@@ -347,20 +366,47 @@ fn sources_are_formatted(house: &House) -> Result<Option<String>> {
     none("not formatted; `cargo fmt` does it", wrong.into_iter().collect())
 }
 
-/// With UPDATE=1 it writes what it would otherwise miss.
-fn readme_is_fresh(house: &House) -> Result<Option<String>> {
-    let path = house.root.join("README.md");
-    let text = read(&path)?;
-    let fresh = readme::refreshed(&text)
-        .context("README.md has no place for the table of models")?;
-    if fresh != text && std::env::var_os("UPDATE").is_some() {
-        fs::write(&path, fresh)?;
-        return Ok(None);
+/// A pitfall is run by `cargo test`, and fails if its symptom stays away. One
+/// without `unsafe` promises so.
+fn pitfalls_are_tests(house: &House) -> Result<Option<String>> {
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for server in house.servers() {
+        let folder = server.folder.join("examples");
+        let manifest = read(&server.folder.join("Cargo.toml"))?;
+        for path in server.files(".rs")?.iter().filter(|it| {
+            it.parent() == Some(&folder)
+        }) {
+            count += 1;
+            let name = path.file_stem().unwrap_or_default().to_string_lossy();
+            let shown = path.strip_prefix(&house.root).unwrap_or(path);
+            let target = server.targets.iter().find(|it| {
+                it["name"] == *name && it["kind"][0] == "example"
+            });
+            if target.is_none_or(|it| it["test"] != true) {
+                wrong.push(format!("{}: test = true", shown.display()));
+            }
+            // cargo metadata does not tell of this one.
+            let table = format!(
+                "[[example]]\nname = \"{name}\"\ntest = true\n\
+                 harness = false\n"
+            );
+            if !manifest.contains(&table) {
+                wrong.push(format!("{}: harness = false", shown.display()));
+            }
+            let text = read(path)?;
+            if !text.contains("pitfall::pitfall!(") {
+                wrong.push(format!("{}: pitfall!", shown.display()));
+            }
+            let word = concat!("un", "safe");
+            if !text.contains(&format!("{word} {{"))
+                && !text.contains(&format!("#![forbid({word}_code)]"))
+            {
+                let shown = shown.display();
+                wrong.push(format!("{shown}: #![forbid({word}_code)]"));
+            }
+        }
     }
-    ensure!(
-        fresh == text,
-        "README.md's table is not what bench/src/models.rs says: \
-         UPDATE=1 cargo test -p bench --test house"
-    );
-    Ok(None)
+    ensure!(count > 0, "no server has a pitfall");
+    none("a pitfall lacks", wrong)
 }

@@ -11,6 +11,7 @@ use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement};
 use serde_json::{Value, json};
 
 use crate::compare::{self, page};
+use crate::narrate::narrate;
 use crate::progress::Progress;
 use crate::scene::Scene;
 use crate::{figure, live};
@@ -59,6 +60,19 @@ enum Verb {
         #[arg(long, value_name = "PATH")]
         out: PathBuf,
     },
+    /// Play a scene with one server, and print its every call
+    #[command(after_help = NARRATE)]
+    Narrate {
+        /// A row of the table; `watch models` names them
+        #[arg(value_name = "MODEL")]
+        model: String,
+        /// What the clients do; `watch scenes` names them
+        #[arg(long, value_name = "SCENE", default_value = "hello")]
+        scene: String,
+        /// The server's own flags
+        #[arg(last = true)]
+        args: Vec<String>,
+    },
     /// Play one scene with every server, and print what each made of it
     /// (where there is no terminal also without any command)
     #[command(after_help = READING)]
@@ -97,6 +111,7 @@ Try:
   watch compare blocking epoll_lt      two rows of it
   watch live epoll_lt epoll_et --scene burst
   watch figure --out models.html       all models on one time axis
+  watch narrate epoll_lt               a few messages, call by call
   watch models                         what there is
   watch serve epoll_lt --watch text    a server that tells its every call;
                                        talk to it: nc 127.0.0.1 7007
@@ -118,7 +133,14 @@ calls and running code are told apart by colour and pattern.
   watch figure epoll_lt --out epoll_lt.svg       one model
   watch figure --out models.svg                  all of them, small
   watch figure --scene burst --out burst.html    a page to zoom into
-  watch figure --out docs/figures/               an SVG of each";
+  watch figure --out docs/book/figures/               an SVG of each";
+
+const NARRATE: &str = "\
+The server tells of its calls itself, as it does with --watch text:
+
+  watch narrate epoll_lt                          two clients, three messages
+  watch narrate epoll_et --scene half-close
+  watch narrate blocking --scene one-slow -- --per thread";
 
 const READING: &str = "\
 Client 2 comes first, sends half a message, pauses, and sends the other half.
@@ -152,6 +174,10 @@ pub fn main() -> ExitCode {
         Some(Verb::Live { models, scene }) => live(&models, scene.as_deref()),
         Some(Verb::Figure { models, scene, out }) => {
             draw(&models, &scene, &out)
+        }
+        Some(Verb::Narrate { model, scene, args }) => {
+            narrate(named(&model), &args, &found(&scene))
+                .and_then(|text| print(&text))
         }
         Some(Verb::Scenes { scene: None }) => print(&scenes(cli.json)),
         Some(Verb::Scenes { scene: Some(name) }) => print(&found(&name).text),

@@ -8,6 +8,7 @@ mod clock;
 mod compare;
 pub mod figure;
 pub mod live;
+pub mod narrate;
 pub mod player;
 mod progress;
 pub mod record;

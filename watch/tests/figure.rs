@@ -1,5 +1,5 @@
 //! Figures of every model in one scene, held against what is known of the run
-//! from elsewhere; and that those in docs/figures are of the same kind.
+//! from elsewhere; and that those in docs/book/figures are of the same kind.
 
 #[path = "figure/data.rs"]
 mod data;

@@ -2,14 +2,16 @@
 //! and a keyboard.
 
 mod browser;
+#[path = "browser/scene.rs"]
+mod scene;
 
 use std::io::{self, Write};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use browser::scene::{self, HOSTILE, LENS, SPAN};
 use browser::{Browser, naming};
+use scene::{HOSTILE, LENS, SPAN};
 use serde_json::{Value, json};
 use watch::figure::data::Page;
 use watch::figure::page::html;

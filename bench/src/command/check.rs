@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use bench::check::{self, Case, Context, Outcome, Tier};
-use bench::harness::{self, Target};
-use bench::models::{self, Limits, MODELS, PerClient};
+use crate::check::{self, Case, Context, Outcome, Tier};
+use crate::harness::{self, Target};
+use crate::models::{self, Limits, MODELS, PerClient};
 use clap::Args;
 use console::{Style, style};
 use indicatif::{ProgressBar, ProgressStyle};

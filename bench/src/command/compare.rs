@@ -7,10 +7,10 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use bench::compare::{self, Progress, SCENARIOS, Scenario, Task};
-use bench::harness;
-use bench::models::{self, MODELS, Model, PEERS};
-use bench::report;
+use crate::compare::{self, Progress, SCENARIOS, Scenario, Task};
+use crate::harness;
+use crate::models::{self, MODELS, Model, PEERS};
+use crate::report;
 use bytesize::ByteSize;
 use clap::Args;
 use console::Term;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use bench::report;
+use crate::report;
 use clap::Args;
 
 use super::{failed, is_broken_pipe};

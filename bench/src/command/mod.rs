@@ -5,14 +5,54 @@ use std::process::ExitCode;
 use std::thread;
 
 use anyhow::{Context as _, Result};
-use bench::harness;
+use crate::harness;
+use clap::{Parser, Subcommand};
 use nix::sys::signal::{SigSet, Signal};
 
-pub mod check;
-pub mod compare;
-pub mod diff;
-pub mod load;
-pub mod plot;
+mod check;
+mod compare;
+mod diff;
+mod load;
+mod plot;
+
+/// Checks, loads and compares echo servers.
+#[derive(Parser)]
+#[command(name = "bench", version)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Runs the conformance suite against a server.
+    #[command(after_help = check::TEACHING)]
+    Check(check::Check),
+    /// Loads an echo server, holds every byte against what was sent, and
+    /// measures.
+    #[command(after_help = load::TEACHING)]
+    Load(load::Load),
+    /// Compares servers: the same loads, in turns, and what each took.
+    #[command(after_help = compare::TEACHING)]
+    Compare(compare::Compare),
+    /// Shows a comparison that was saved, as tables or as a page.
+    #[command(after_help = plot::TEACHING)]
+    Plot(plot::Plot),
+    /// Says what has changed beyond noise between two comparisons.
+    #[command(after_help = diff::TEACHING)]
+    Diff(diff::Diff),
+}
+
+/// Reads the command line and does what it asks.
+pub fn main() -> ExitCode {
+    match Cli::parse().verb {
+        Verb::Check(verb) => check::run(&verb),
+        Verb::Load(verb) => load::run(&verb),
+        Verb::Compare(verb) => compare::run(&verb),
+        Verb::Plot(verb) => plot::run(&verb),
+        Verb::Diff(verb) => diff::run(&verb),
+    }
+}
 
 /// Ctrl-C and SIGTERM end this program and every server it has started.
 fn end_on_signal() -> Result<()> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
-use bench::report;
+use crate::report;
 use clap::Args;
 use console::Term;
 

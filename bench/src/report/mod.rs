@@ -10,7 +10,7 @@ use crate::results::{Comparison, FORMAT};
 
 mod charts;
 mod diff;
-mod number;
+pub mod number;
 mod page;
 mod scale;
 mod series;

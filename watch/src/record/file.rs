@@ -16,12 +16,12 @@ impl RecordFile {
         Ok(RecordFile(file))
     }
 
-    /// What makes a server write its record to it.
-    pub fn args(&self) -> [String; 4] {
+    /// What makes a server write its record to it, as `text` or `json`.
+    pub fn args(&self, form: &str) -> [String; 4] {
         let (pid, fd) = (std::process::id(), self.0.as_raw_fd());
         // By this name another process opens it.
         let path = format!("/proc/{pid}/fd/{fd}");
-        ["--watch", "json", "--watch-file", &path].map(ToOwned::to_owned)
+        ["--watch", form, "--watch-file", &path].map(ToOwned::to_owned)
     }
 
     /// All that was written; the server has ended.

@@ -109,6 +109,7 @@ pub enum Action {
 
 /// The scenes that come with the program.
 const BUILT_IN: &[(&str, &str)] = &[
+    ("hello", include_str!("../../scenes/hello.scene")),
     ("three-clients", include_str!("../../scenes/three-clients.scene")),
     ("one-slow", include_str!("../../scenes/one-slow.scene")),
     ("burst", include_str!("../../scenes/burst.scene")),

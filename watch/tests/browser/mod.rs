@@ -1,7 +1,5 @@
 //! A headless Chromium, told what to do over the DevTools protocol.
 
-pub mod scene;
-
 use std::collections::VecDeque;
 use std::fs;
 use std::io::{Read, Write};
@@ -91,7 +89,11 @@ impl Browser {
     pub fn open(&mut self, html: &str) -> Result<()> {
         let path = self.folder.path().join("page.html");
         fs::write(&path, html)?;
-        let url = format!("file://{}", path.display());
+        self.visit(&format!("file://{}", path.display()))
+    }
+
+    /// Goes to an address.
+    pub fn visit(&mut self, url: &str) -> Result<()> {
         self.tell("Page.navigate", json!({ "url": url }))?;
         self.until("document.readyState === 'complete'")
     }

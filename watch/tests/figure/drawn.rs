@@ -220,10 +220,10 @@ impl Room {
 /// phases; times are what that run had.
 pub fn documents(page: &Page) -> Result<()> {
     let now = written(page)?;
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/figures");
-    let shown = files(&folder).context("docs/figures")?;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/book/figures");
+    let shown = files(&folder).context("docs/book/figures")?;
     let again = "make them again: cargo run --release -- figure --out \
-                 docs/figures/";
+                 docs/book/figures/";
     let names = |files: &Files| files.keys().cloned().collect::<Vec<_>>();
     ensure!(names(&now) == names(&shown), "{:?}; {again}", names(&shown));
     for (name, text) in &shown {

@@ -1,0 +1,173 @@
+//! The price list: what calls, switches, threads and processes cost on one
+//! machine, in nanoseconds and as multiples of a system call.
+
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Result;
+use bench::harness::raise_descriptor_limit;
+use bench::measure::this_machine;
+use bench::report::number::three;
+use bench::results::{Estimate, Machine};
+use items::Item;
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+
+mod items;
+mod sys;
+
+/// The item that others are given as multiples of.
+const UNIT: &str = "a system call";
+
+const ROUNDS: usize = 21;
+
+/// How long an item has in each round, if it can be had in so little time.
+const TURN: Duration = Duration::from_millis(2);
+
+/// The price list, and whose it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Basics {
+    /// Where it was measured.
+    pub machine: Machine,
+    /// One item after the other.
+    pub rows: Vec<Price>,
+}
+
+/// What one thing costs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Price {
+    /// Its name.
+    pub name: String,
+    /// What exactly was done.
+    pub what: String,
+    /// Nanoseconds, each time.
+    pub ns: Estimate,
+}
+
+/// Measures all of them, in a few seconds. All items have a short turn in each
+/// round, so that a machine that changes its speed meanwhile changes it for
+/// all; the rounds go forwards and backwards by turns.
+pub fn measure() -> Result<Basics> {
+    let machine = this_machine();
+    raise_descriptor_limit();
+    thread::scope(|scope| match scope.spawn(prices).join() {
+        Ok(rows) => Ok(Basics { machine, rows: rows? }),
+        Err(panic) => std::panic::resume_unwind(panic),
+    })
+}
+
+/// In a thread of its own, which is pinned and blocks a signal.
+fn prices() -> Result<Vec<Price>> {
+    let set = sched_getaffinity(Pid::from_raw(0))?;
+    let allowed = |core: &usize| set.is_set(*core).unwrap_or(false);
+    let cores: Vec<usize> = (0..CpuSet::count()).filter(allowed).collect();
+    pin(cores[0])?;
+    let mut items = items::all(&cores)?;
+    let counts = items.iter_mut().map(count).collect::<Result<Vec<u32>>>()?;
+    let mut rounds = vec![Vec::with_capacity(ROUNDS); items.len()];
+    let mut order: Vec<usize> = (0..items.len()).collect();
+    for _ in 0..ROUNDS {
+        for &at in &order {
+            let took = (items[at].run)(counts[at])?.as_nanos() as f64;
+            rounds[at].push(took / f64::from(counts[at]));
+        }
+        order.reverse();
+    }
+    let rows = items.iter().zip(rounds).map(|(item, rounds)| Price {
+        name: item.name.to_owned(),
+        what: item.what.to_owned(),
+        ns: Estimate::of(rounds),
+    });
+    Ok(rows.collect())
+}
+
+/// How often it can be done in a turn.
+fn count(item: &mut Item) -> Result<u32> {
+    let mut count = 1;
+    loop {
+        let took = (item.run)(count)?;
+        if took * 4 > TURN {
+            let each = took.as_secs_f64() / f64::from(count);
+            return Ok((TURN.as_secs_f64() / each).max(1.0) as u32);
+        }
+        count *= 2;
+    }
+}
+
+/// Keeps the calling thread on this core.
+fn pin(core: usize) -> nix::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(core)?;
+    sched_setaffinity(Pid::from_raw(0), &set)
+}
+
+/// The price list for readers, in Markdown.
+pub fn table(basics: &Basics) -> String {
+    let unit = basics.rows.iter().find(|it| it.name == UNIT);
+    let unit = unit.map_or(f64::NAN, |it| it.ns.median);
+    let mut text = format!(
+        "| What | Price | Interval | In system calls |\n\
+         |---|--:|--:|--:|\n"
+    );
+    for Price { name, what, ns } in &basics.rows {
+        let Estimate { median, low, high } = *ns;
+        let (low, high) = (price(low), price(high));
+        text += &format!(
+            "| {name}: {what} | {} | {low} to {high} | {} |\n",
+            price(median),
+            three(median / unit)
+        );
+    }
+    text
+}
+
+/// Three digits and a unit.
+fn price(ns: f64) -> String {
+    match ns {
+        ..999.5 => format!("{} ns", three(ns)),
+        ..999_500.0 => format!("{} µs", three(ns / 1e3)),
+        _ => format!("{} ms", three(ns / 1e6)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_has_prices_with_units_and_multiples() {
+        let ns = |median| Estimate { median, low: median, high: 2.0 * median };
+        let row = |name: &str, median| Price {
+            name: name.to_owned(),
+            what: "x".to_owned(),
+            ns: ns(median),
+        };
+        let rows = vec![row(UNIT, 200.0), row("b", 999.6), row("c", 1.5e6)];
+        let basics = Basics { machine: Machine::default(), rows };
+        let table = table(&basics);
+        let lines: Vec<&str> = table.lines().skip(2).collect();
+        assert_eq!(
+            lines,
+            [
+                "| a system call: x | 200 ns | 200 ns to 400 ns | 1.00 |",
+                "| b: x | 1.00 µs | 1.00 µs to 2.00 µs | 5.00 |",
+                "| c: x | 1.50 ms | 1.50 ms to 3.00 ms | 7,500 |",
+            ]
+        );
+    }
+
+    #[test]
+    fn every_item_has_a_price_and_a_switch_costs_more_than_a_call() {
+        let basics = measure().expect("prices");
+        let of = |name: &str| {
+            let row = basics.rows.iter().find(|it| it.name == name);
+            row.unwrap_or_else(|| panic!("no {name}")).ns.median
+        };
+        assert!(basics.rows.iter().all(|it| it.ns.low > 0.0), "{basics:?}");
+        assert!(of("a switch to another process") > of(UNIT));
+        assert!(of("a process") > of("a thread"));
+        let json = serde_json::to_string(&basics).expect("JSON");
+        assert_eq!(serde_json::from_str::<Basics>(&json).ok(), Some(basics));
+    }
+}

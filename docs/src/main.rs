@@ -1,0 +1,8 @@
+//! Builds the book, serves it, and refreshes what is generated in it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    bench::serve_if_asked();
+    docs::main()
+}
