@@ -107,7 +107,11 @@ fn run(block: &Block) -> Result<()> {
     let mut script = String::from("set -u\n");
     for command in &commands {
         let command = command.replace(PORT, &port);
-        let ends = if command.ends_with('&') { "" } else { " || failed" };
+        // Nobody types so fast that a server does not listen by then.
+        let ends = match command.ends_with('&') {
+            true => "\nsleep 0.2",
+            false => " || failed",
+        };
         script.push_str(&format!("now='{}'\n", command.replace('\'', "")));
         script.push_str(&format!("{command}{ends}\n"));
     }
@@ -137,8 +141,20 @@ fn lacking(commands: &[&str]) -> Option<&'static str> {
     let has = |tool: &str| {
         tool == "time" || env::split_paths(&path).any(|it| it.join(tool).is_file())
     };
+    if words.contains("nc") && !nc_is_openbsds() {
+        return Some("the nc of netcat-openbsd");
+    }
     let mut tools = TOOLS.iter().copied();
     tools.find(|tool| (words.contains(tool) || *tool == "bash") && !has(tool))
+}
+
+/// There is another one, which knows no `-N`.
+fn nc_is_openbsds() -> bool {
+    let help = Command::new("nc").arg("-h").output();
+    help.is_ok_and(|help| {
+        let said = [help.stdout, help.stderr].concat();
+        String::from_utf8_lossy(&said).contains("-N")
+    })
 }
 
 fn free_port() -> Result<String> {

@@ -2,6 +2,7 @@
 //! link leads somewhere, and nothing that must be told is left out.
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
@@ -9,6 +10,8 @@ use docs::check::{self, Texts};
 use docs::parts::{self, Runs, Span, all_pitfalls, refreshed, spans};
 use docs::{book, source};
 use libtest_mimic::{Arguments, Failed, Trial};
+use watch::figure::{self, Form};
+use watch::scene::Scene;
 
 /// Names of manual pages that were looked for and found.
 const MAN_PAGES: &str = "docs/man-pages.txt";
@@ -32,7 +35,8 @@ fn main() -> ExitCode {
         let name = format!("fresh::{path}");
         trials.push(Trial::test(name, move || ended(is_fresh(&path))));
     }
-    let tests: [(&str, fn() -> Result<()>); 10] = [
+    let tests: [(&str, fn() -> Result<()>); 11] = [
+        ("figures_of_scenes", figures_of_scenes),
         ("links", links),
         ("contents", contents),
         ("diffs_are_whole", diffs_are_whole),
@@ -70,6 +74,39 @@ fn is_fresh(path: &str) -> Result<()> {
          should {wanted}"
     );
     Ok(())
+}
+
+/// Figures of other scenes than the one that `watch` holds its own to: the
+/// same lanes and phases come out of a run today.
+fn figures_of_scenes() -> Result<()> {
+    let (path, names) = ("docs/book/scenes/burst.svg", ["epoll_lt", "epoll_et"]);
+    let models: Option<Vec<_>> =
+        names.into_iter().map(bench::models::find).collect();
+    let models = models.context("the models")?;
+    let folder = tempfile::tempdir()?;
+    let out = folder.path().join("now.svg");
+    figure::run(&models, &Scene::find("burst")?, Form::Svg, &out, |_| {})?;
+    let shown = lanes(&source::text(path)?);
+    let now = lanes(&fs::read_to_string(out)?);
+    ensure!(
+        shown == now && shown.len() == 6,
+        "{path} shows {shown:?}, not {now:?}; to draw it anew: cargo run \
+         --release -- figure epoll_lt epoll_et --scene burst --out {path}"
+    );
+    Ok(())
+}
+
+/// Each lane with its phases; whether somebody was set aside is chance.
+fn lanes(svg: &str) -> Vec<String> {
+    let tags = svg.split('<').filter(|tag| tag.contains(" data-"));
+    let words = tags.map(|tag| {
+        let words = tag.split(" data-").skip(1).map(|word| {
+            let end = word.match_indices('"').nth(1).map_or(0, |it| it.0);
+            word[..end].replace(" aside", "")
+        });
+        words.collect::<Vec<_>>().join(" ")
+    });
+    words.collect()
 }
 
 fn links() -> Result<()> {

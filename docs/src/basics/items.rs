@@ -4,360 +4,299 @@
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process;
-use std::rc::Rc;
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+use std::{env, process, thread};
 
-use anyhow::{Context, Result, ensure};
-use libc::{POLLIN, pollfd};
+use anyhow::{Context, Result, anyhow, ensure};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, PosixFadviseAdvice, posix_fadvise};
+use nix::fcntl::{OFlag, PosixFadviseAdvice as Advice, posix_fadvise};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{
     Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout,
 };
-use nix::sys::pthread::{pthread_kill, pthread_self};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, Signal, raise};
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, close, pipe2, read, write};
 
 use super::{pin, sys};
 
-pub(super) struct Item {
-    pub(super) name: &'static str,
-    /// What is in its price.
-    pub(super) what: &'static str,
-    pub(super) run: Box<dyn FnMut(u32) -> Result<Duration>>,
+/// Name, what is in its price, and what does it.
+pub(super) type Item<'a> = (&'static str, &'static str, Run<'a>);
+type Run<'a> = Box<dyn FnMut(u32) -> Result<Duration> + 'a>;
+
+const BLOCK: usize = 4096;
+const BLOCKS: usize = 256;
+const DONT_WAIT: MsgFlags = MsgFlags::MSG_DONTWAIT;
+
+/// What the items are done with.
+pub(super) struct Props {
+    /// Sends back what a switch to another process is measured with. It is
+    /// first: a child keeps open what was open when it was made.
+    process: Partner,
+    thread: Partner,
+    /// On another core, if there is one.
+    far: Option<Partner>,
+    /// Server's and client's sockets.
+    pairs: Vec<(TcpStream, TcpStream)>,
+    /// The last one has something to read.
+    sockets: Vec<UdpSocket>,
+    epoll: Epoll,
+    file: File,
 }
 
-/// A page.
-const BLOCK: usize = 4096;
-const MEMORY: usize = 64 << 20;
+impl Props {
+    /// For a thread that is pinned to the first of these cores.
+    pub(super) fn new(cores: &[usize]) -> Result<Props> {
+        let process = Partner::new(None)?;
+        let thread = Partner::new(Some(cores[0]))?;
+        let far = cores.get(1).map(|core| Partner::new(Some(*core)));
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let pair = |_| {
+            let client = TcpStream::connect(listener.local_addr()?)?;
+            Ok((listener.accept()?.0, client))
+        };
+        let pairs = (0..17).map(pair).collect::<Result<_>>()?;
+        let sockets = (0..1000).map(|_| UdpSocket::bind("127.0.0.1:0"));
+        let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
+        sockets[999].send_to(b"x", sockets[999].local_addr()?)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        for socket in &sockets {
+            epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+        }
+        SigSet::from(Signal::SIGUSR1).thread_block()?;
+        let far = far.transpose()?;
+        let file = scratch_file()?;
+        Ok(Props { process, thread, far, pairs, sockets, epoll, file })
+    }
 
-/// All of them, for a thread that is pinned to the first of these cores.
-pub(super) fn all(cores: &[usize]) -> Result<Vec<Item>> {
-    // First, lest its child keeps open what others close.
-    let process = Partner::process()?;
-    let thread = Partner::thread(cores[0])?;
-    let elsewhere = cores.get(1).map(|core| Partner::thread(*core));
-    let sockets = Rc::new(datagram_sockets(1000)?);
-
-    let mut items = vec![
-        item(super::UNIT, "getppid: into the kernel and back", |n| {
-            each(n, || Ok::<_, Errno>(sys::null_call()))
-        }),
-        item("clock_gettime", "no system call: the vDSO answers", |n| {
-            each(n, || Ok::<_, Errno>(Instant::now()))
-        }),
-        item("a copy of 4 KiB", "in memory, within the cache", {
-            let (from, mut to) = ([1u8; BLOCK], [0u8; BLOCK]);
-            move |n| {
+    /// Everything that has a price.
+    pub(super) fn items(&self) -> Vec<Item<'_>> {
+        let mut items = vec![
+            item(super::UNIT, "getppid: into the kernel and back", |n| {
+                each(n, || Ok(sys::null_call()))
+            }),
+            item("clock_gettime", "no system call: the vDSO answers", |n| {
+                each(n, || Ok(Instant::now()))
+            }),
+            item("a copy of 4 KiB", "in memory, within the cache", |n| {
+                let (from, mut to) = ([1; BLOCK], [0u8; BLOCK]);
                 each(n, || {
                     to.copy_from_slice(black_box(&from));
-                    Ok::<_, Errno>(black_box(&mut to)[0])
+                    Ok(black_box(&to)[0])
                 })
-            }
-        }),
-        item("recv of nothing", "EAGAIN", {
-            let pair = connection()?;
-            move |n| {
-                let fd = pair.0.as_raw_fd();
-                each(n, || match recv(fd, &mut [0; 64], DONT_WAIT) {
-                    Err(Errno::EAGAIN) => Ok(()),
-                    other => Err(other.err().unwrap_or(Errno::EPROTO)),
-                })
-            }
-        }),
-        item("recv of 64 bytes", "that have come by TCP", {
-            let pairs = connections()?;
-            move |n| Ok(exchange(&pairs, n)?[1])
-        }),
-        item(
-            "send of 64 bytes",
-            "by TCP over loopback, and so with the way \
-             to the receiver's socket",
-            {
-                let pairs = connections()?;
-                move |n| Ok(exchange(&pairs, n)?[0])
-            },
-        ),
-        item("epoll_wait", "one ready of 1,000 sockets", {
-            let epoll = epoll_of(&sockets)?;
-            let sockets = sockets.clone();
-            move |n| {
-                let _open = &sockets;
-                let mut room = [EpollEvent::empty(); 64];
-                each(n, || epoll.wait(&mut room, EpollTimeout::ZERO))
-            }
-        }),
-        item("epoll_ctl", "EPOLL_CTL_MOD of one of 1,000 sockets", {
-            let (epoll, sockets) = (epoll_of(&sockets)?, sockets.clone());
-            move |n| {
+            }),
+            item("recv of nothing", "EAGAIN", |n| self.recv_nothing(n)),
+            item("recv of 64 bytes", "they have come by TCP", |n| {
+                Ok(self.echo(n)?.0)
+            }),
+            item("send of 64 bytes", "by TCP, loopback's way included", |n| {
+                Ok(self.echo(n)?.1)
+            }),
+            item("epoll_wait", "one of 1,000 sockets is ready", |n| {
+                let room = &mut [EpollEvent::empty(); 64];
+                each(n, || Ok(self.epoll.wait(room, EpollTimeout::ZERO)?))
+            }),
+            item("epoll_ctl", "EPOLL_CTL_MOD", |n| {
                 let mut event = EpollEvent::new(EpollFlags::EPOLLIN, 0);
-                each(n, || epoll.modify(&sockets[0], &mut event))
-            }
-        }),
-        poll_of(&sockets, 1, "one socket, ready"),
-        poll_of(&sockets, 100, "one ready of 100 sockets"),
-        poll_of(&sockets, 1000, "one ready of 1,000 sockets"),
-        item("a signal", "to oneself, by tgkill, and taken by sigwait", {
-            let set = SigSet::from(Signal::SIGUSR1);
-            set.thread_block()?;
-            move |n| {
-                each(n, || {
-                    pthread_kill(pthread_self(), Signal::SIGUSR1)?;
-                    set.wait()
-                })
-            }
-        }),
-        item(
-            "a switch to another thread",
-            "on the same core, by a pipe: its \
-             write and its read are in the price",
-            thread.ping_pong(),
-        ),
-        item("a switch to another process", "the same", process.ping_pong()),
-    ];
-    if let Some(partner) = elsewhere {
-        let what = "the same with a thread that sleeps on another core";
-        items.push(item("a wake-up across cores", what, partner?.ping_pong()));
-    }
-    items.extend([
-        item("a thread", "started, and joined once it has ended", |n| {
-            each(n, || {
-                thread::spawn(|| ()).join().map_err(|_| Errno::ECANCELED)
-            })
-        }),
-        item("a process", "fork, _exit, waitpid; of this program", fork_each),
-        item(
-            "a process, with more memory",
-            "the same, with 64 MiB touched: \
-             their page tables are copied",
-            |n| {
-                let memory = vec![1u8; MEMORY];
-                let took = fork_each(n);
-                black_box(memory);
-                took
-            },
-        ),
-        item("pread of 4 KiB, in memory", "from the page cache", {
-            let file = scratch_file()?;
-            move |n| each(n, || file.read_exact_at(&mut [0; BLOCK], 0))
-        }),
-        item(
-            "pread of 4 KiB, not in memory",
-            "after POSIX_FADV_DONTNEED: \
-             from the disk, or what this machine has for one",
-            {
-                let file = scratch_file()?;
-                move |n| read_from_disk(&file, n)
-            },
-        ),
-        item("fsync of 4 KiB", "a pwrite, and fsync", {
-            let file = scratch_file()?;
-            move |n| {
+                let socket = &self.sockets[0];
+                each(n, || Ok(self.epoll.modify(socket, &mut event)?))
+            }),
+            item("poll of one", "a socket, which is ready", self.poll(1)),
+            item("poll of 100", "one of them is ready", self.poll(100)),
+            item("poll of 1,000", "one of them is ready", self.poll(1000)),
+            item("a signal", "to oneself, and taken by sigwait", |n| {
+                let set = SigSet::from(Signal::SIGUSR1);
+                each(n, || Ok((raise(Signal::SIGUSR1)?, set.wait()?)))
+            }),
+            item(
+                "a switch to another thread",
+                "on the same core; a write to a pipe and a read included",
+                |n| self.thread.switches(n),
+            ),
+            item("a switch to another process", "the same", |n| {
+                self.process.switches(n)
+            }),
+        ];
+        if let Some(far) = &self.far {
+            let what = "the same, with a thread that sleeps on another core";
+            items.push(item("a wake-up", what, |n| far.switches(n)));
+        }
+        items.extend([
+            item("a thread", "started, and joined after its end", |n| {
+                let gone = |_| anyhow!("it panicked");
+                each(n, || thread::spawn(|| ()).join().map_err(gone))
+            }),
+            item("a process", "fork, _exit and waitpid", forks),
+            item("a process of 64 MiB", "the same with so much touched", |n| {
+                let memory = vec![1u8; 64 << 20];
+                forks(n).inspect(|_| drop(black_box(memory)))
+            }),
+            item("pread of 4 KiB", "from the page cache", |n| {
+                let room = &mut [0; BLOCK];
+                each(n, || Ok(self.file.read_exact_at(room, 0)?))
+            }),
+            item(
+                "pread of 4 KiB, dropped before",
+                "by POSIX_FADV_DONTNEED: from the disk, or what this machine \
+                 has for one",
+                |n| self.read_from_disk(n),
+            ),
+            item("fsync of 4 KiB", "after a pwrite, which is included", |n| {
+                let file = &self.file;
                 each(n, || {
                     file.write_all_at(&[2; BLOCK], 0)?;
-                    file.sync_all()
+                    Ok(file.sync_all()?)
                 })
-            }
-        }),
-    ]);
-    Ok(items)
+            }),
+        ]);
+        items
+    }
+
+    fn recv_nothing(&self, count: u32) -> Result<Duration> {
+        let fd = self.pairs[16].0.as_raw_fd();
+        each(count, || {
+            let said = recv(fd, &mut [0; 64], DONT_WAIT);
+            ensure!(said == Err(Errno::EAGAIN), "recv: {said:?}");
+            Ok(())
+        })
+    }
+
+    /// How long so many recvs and sends of an echo server take. On each
+    /// connection there is one message at a time: two would become one.
+    fn echo(&self, mut count: u32) -> Result<(Duration, Duration)> {
+        let get = |it: &TcpStream| {
+            Ok(recv(it.as_raw_fd(), &mut [0; 64], MsgFlags::empty())?)
+        };
+        let put = |it: &TcpStream| {
+            Ok(send(it.as_raw_fd(), &[1; 64], MsgFlags::empty())?)
+        };
+        let (mut recvs, mut sends) = (Duration::ZERO, Duration::ZERO);
+        while count > 0 {
+            let some = count.min(16);
+            let pairs = &self.pairs[..some as usize];
+            pairs.iter().try_for_each(|it| put(&it.1).map(drop))?;
+            let mut servers = pairs.iter().map(|it| &it.0).cycle();
+            let mut next = || servers.next().context("a cycle");
+            recvs += each(some, || get(next()?))?;
+            sends += each(some, || put(next()?))?;
+            pairs.iter().try_for_each(|it| get(&it.1).map(drop))?;
+            count -= some;
+        }
+        Ok((recvs, sends))
+    }
+
+    /// Of the last so many sockets.
+    fn poll(&self, many: usize) -> impl FnMut(u32) -> Result<Duration> {
+        let entry = |it| PollFd::new(it, PollFlags::POLLIN);
+        let last = self.sockets[1000 - many..].iter();
+        let mut list: Vec<_> = last.map(|it| entry(it.as_fd())).collect();
+        move |n| each(n, || Ok(poll(&mut list, PollTimeout::ZERO)?))
+    }
+
+    fn read_from_disk(&self, count: u32) -> Result<Duration> {
+        let mut took = Duration::ZERO;
+        for at in 0..count as usize {
+            posix_fadvise(&self.file, 0, 0, Advice::POSIX_FADV_DONTNEED)?;
+            let at = (at % BLOCKS * BLOCK) as u64;
+            let room = &mut [0; BLOCK];
+            took += each(1, || Ok(self.file.read_exact_at(room, at)?))?;
+        }
+        Ok(took)
+    }
 }
 
-fn item(
+fn item<'a>(
     name: &'static str,
     what: &'static str,
-    run: impl FnMut(u32) -> Result<Duration> + 'static,
-) -> Item {
-    Item { name, what, run: Box::new(run) }
+    run: impl FnMut(u32) -> Result<Duration> + 'a,
+) -> Item<'a> {
+    (name, what, Box::new(run))
 }
 
 /// How long so many calls take.
-fn each<T, E>(
+fn each<T>(
     count: u32,
-    mut call: impl FnMut() -> Result<T, E>,
-) -> Result<Duration>
-where
-    Result<T, E>: Context<T, E>,
-{
+    mut call: impl FnMut() -> Result<T>,
+) -> Result<Duration> {
     let begin = Instant::now();
     for _ in 0..count {
-        black_box(call().context("a call that is measured")?);
+        black_box(call()?);
     }
     Ok(begin.elapsed())
 }
 
-const DONT_WAIT: MsgFlags = MsgFlags::MSG_DONTWAIT;
-type Pair = (TcpStream, TcpStream);
-
-fn connection() -> Result<Pair> {
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let client = TcpStream::connect(listener.local_addr()?)?;
-    Ok((listener.accept()?.0, client))
+fn forks(count: u32) -> Result<Duration> {
+    each(count, || Ok(waitpid(sys::child(|| ())?, None)?))
 }
 
-fn connections() -> Result<Vec<Pair>> {
-    (0..16).map(|_| connection()).collect()
-}
-
-/// How long so many sends and so many recvs take: a message on each
-/// connection, and then the next, so that no two become one in a socket.
-fn exchange(pairs: &[Pair], count: u32) -> Result<[Duration; 2]> {
-    let (mut sends, mut recvs) = (Duration::ZERO, Duration::ZERO);
-    let none = MsgFlags::empty();
-    let mut left = count as usize;
-    while left > 0 {
-        let pairs = &pairs[..left.min(pairs.len())];
-        let begin = Instant::now();
-        for (_, client) in pairs {
-            send(client.as_raw_fd(), &[1; 64], none)?;
-        }
-        let sent = Instant::now();
-        for (socket, _) in pairs {
-            ensure!(recv(socket.as_raw_fd(), &mut [0; 64], none)? == 64);
-        }
-        sends += sent - begin;
-        recvs += sent.elapsed();
-        left -= pairs.len();
-    }
-    Ok([sends, recvs])
-}
-
-/// So many, of which the last has something to read.
-fn datagram_sockets(count: usize) -> Result<Vec<UdpSocket>> {
-    let sockets = (0..count).map(|_| UdpSocket::bind("127.0.0.1:0"));
-    let sockets: Vec<_> = sockets.collect::<Result<_, _>>()?;
-    let last = sockets.last().context("none")?;
-    last.send_to(b"x", last.local_addr()?)?;
-    Ok(sockets)
-}
-
-fn epoll_of(sockets: &[UdpSocket]) -> Result<Epoll> {
-    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-    for socket in sockets {
-        epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
-    }
-    Ok(epoll)
-}
-
-fn poll_of(
-    sockets: &Rc<Vec<UdpSocket>>,
-    count: usize,
-    what: &'static str,
-) -> Item {
-    let sockets = sockets.clone();
-    let last = sockets[sockets.len() - count..].iter();
-    let entry = |fd| pollfd { fd, events: POLLIN, revents: 0 };
-    let mut list: Vec<_> = last.map(|it| entry(it.as_raw_fd())).collect();
-    item("poll", what, move |n| {
-        let _open = &sockets;
-        each(n, || sys::poll_now(&mut list))
-    })
-}
-
-/// Whoever sends back each byte.
+/// Whoever sends back each byte: a thread, or a child.
 struct Partner {
     to: Option<OwnedFd>,
     from: OwnedFd,
-    other: Other,
-}
-
-enum Other {
-    Thread(Option<JoinHandle<()>>),
-    Process(Pid),
+    child: Option<Pid>,
 }
 
 impl Partner {
-    fn thread(core: usize) -> Result<Partner> {
+    /// A thread on this core; or a child, on the core of its parent.
+    fn new(core: Option<usize>) -> Result<Partner> {
         let (there, to) = pipe2(OFlag::O_CLOEXEC)?;
         let (from, back) = pipe2(OFlag::O_CLOEXEC)?;
-        let thread = thread::spawn(move || {
-            // Unpinned, it would be no worse a partner.
-            if pin(core).is_ok() {
-                send_back(&there, &back);
+        let send_back = |from: &OwnedFd, to: &OwnedFd| {
+            while read(from, &mut [0]) == Ok(1) && write(to, b"x") == Ok(1) {}
+        };
+        let mut child = None;
+        match core {
+            Some(core) => drop(thread::spawn(move || {
+                pin(core).map(|()| send_back(&there, &back))
+            })),
+            None => {
+                child = Some(sys::child(|| {
+                    // Else it would wait for its own end of the pipe.
+                    close(to.as_raw_fd()).ok();
+                    send_back(&there, &back);
+                })?);
             }
-        });
-        Ok(Partner { to: Some(to), from, other: Other::Thread(Some(thread)) })
-    }
-
-    fn process() -> Result<Partner> {
-        let (there, to) = pipe2(OFlag::O_CLOEXEC)?;
-        let (from, back) = pipe2(OFlag::O_CLOEXEC)?;
-        let child = sys::child(|| {
-            // It would wait for itself.
-            close(to.as_raw_fd()).ok();
-            send_back(&there, &back);
-        })?;
-        Ok(Partner { to: Some(to), from, other: Other::Process(child) })
-    }
-
-    /// To and fro are two switches.
-    fn ping_pong(self) -> impl FnMut(u32) -> Result<Duration> {
-        move |n| {
-            let to = self.to.as_ref().context("open until it is dropped")?;
-            let both = each(n, || {
-                write(to, b"x")?;
-                read(&self.from, &mut [0])
-            });
-            Ok(both? / 2)
         }
+        Ok(Partner { to: Some(to), from, child })
+    }
+
+    /// There and back are two.
+    fn switches(&self, count: u32) -> Result<Duration> {
+        let to = self.to.as_ref().context("it is open until the drop")?;
+        let both = each(count, || {
+            write(to, b"x")?;
+            Ok(ensure!(read(&self.from, &mut [0])? == 1, "it has gone"))
+        });
+        Ok(both? / 2)
     }
 }
 
 impl Drop for Partner {
     fn drop(&mut self) {
         self.to = None;
-        match &mut self.other {
-            Other::Thread(thread) => {
-                thread.take().map(JoinHandle::join);
-            }
-            Other::Process(child) => {
-                waitpid(*child, None).ok();
-            }
+        if let Some(child) = self.child {
+            waitpid(child, None).ok();
         }
     }
 }
 
-/// Until the other end is closed.
-fn send_back(from: &OwnedFd, to: &OwnedFd) {
-    while read(from, &mut [0]) == Ok(1) && write(to, b"x") == Ok(1) {}
-}
-
-fn fork_each(count: u32) -> Result<Duration> {
-    each(count, || waitpid(sys::child(|| ())?, None))
-}
-
-/// A file without a name, whose bytes have reached the disk. What lies in /tmp
-/// may never.
+/// A file without a name, all of it on the disk; in /tmp it might never be.
 fn scratch_file() -> Result<File> {
-    let folder = Path::new("/var/tmp");
-    let folder = if folder.is_dir() { folder } else { &std::env::temp_dir() };
+    let temp = env::temp_dir();
+    let folder = [Path::new("/var/tmp"), &temp].into_iter();
+    let folder = folder.filter(|it| it.is_dir()).next().context("no folder")?;
     let path = folder.join(format!("io-models-basics-{}", process::id()));
-    let file = File::options().read(true).write(true).create_new(true);
-    let file = file.open(&path).with_context(|| path.display().to_string())?;
+    let mut options = File::options();
+    options.read(true).write(true).create_new(true);
+    let file = options.open(&path).context(path.display().to_string())?;
     fs::remove_file(&path)?;
-    file.write_all_at(&[1; 256 * BLOCK], 0)?;
+    file.write_all_at(&[1; BLOCK * BLOCKS], 0)?;
     file.sync_all()?;
-    // No more is read than is asked for.
-    posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM)?;
+    // Lest more is read than is asked for.
+    posix_fadvise(&file, 0, 0, Advice::POSIX_FADV_RANDOM)?;
     Ok(file)
-}
-
-fn read_from_disk(file: &File, count: u32) -> Result<Duration> {
-    let mut took = Duration::ZERO;
-    for block in 0..count {
-        let advice = PosixFadviseAdvice::POSIX_FADV_DONTNEED;
-        posix_fadvise(file, 0, 0, advice)?;
-        let at = u64::from(block % 256) * BLOCK as u64;
-        let begin = Instant::now();
-        file.read_exact_at(&mut [0; BLOCK], at)?;
-        took += begin.elapsed();
-    }
-    Ok(took)
 }
