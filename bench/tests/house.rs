@@ -374,15 +374,18 @@ fn pitfalls_are_tests(house: &House) -> Result<Option<String>> {
     for server in house.servers() {
         let folder = server.folder.join("examples");
         let manifest = read(&server.folder.join("Cargo.toml"))?;
-        for path in server.files(".rs")?.iter().filter(|it| {
-            it.parent() == Some(&folder)
-        }) {
+        for path in server
+            .files(".rs")?
+            .iter()
+            .filter(|it| it.parent() == Some(&folder))
+        {
             count += 1;
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
             let shown = path.strip_prefix(&house.root).unwrap_or(path);
-            let target = server.targets.iter().find(|it| {
-                it["name"] == *name && it["kind"][0] == "example"
-            });
+            let target = server
+                .targets
+                .iter()
+                .find(|it| it["name"] == *name && it["kind"][0] == "example");
             if target.is_none_or(|it| it["test"] != true) {
                 wrong.push(format!("{}: test = true", shown.display()));
             }

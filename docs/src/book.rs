@@ -133,7 +133,8 @@ impl Finish {
     fn in_the_book(&self, path: &Path, to: &str) -> Result<Option<String>> {
         let Some(file) = outside(path, to) else { return Ok(None) };
         ensure!(root().join(&file).is_file(), "'{to}' leads to no file");
-        let new = "../".repeat(path.components().count() - 1) + &shown_at(&file);
+        let new =
+            "../".repeat(path.components().count() - 1) + &shown_at(&file);
         let mut linked =
             self.linked.lock().unwrap_or_else(PoisonError::into_inner);
         linked.insert(file);
@@ -167,8 +168,7 @@ pub fn outside(path: &Path, to: &str) -> Option<String> {
 fn laid_out(name: &str, text: &str) -> Result<String> {
     let mut out = String::new();
     let mut prose: Option<String> = None;
-    let mut spans = spans(name, text)?.into_iter().peekable();
-    while let Some(span) = spans.next() {
+    for span in spans(name, text)? {
         match (span, &mut prose) {
             (Span::Annotate(_), _) => {
                 out.push_str("<div class=\"annotated\">\n\n");

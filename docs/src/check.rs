@@ -191,7 +191,6 @@ pub fn pages(folder: &Path) -> Result<Vec<String>> {
     Ok(wrong.into_iter().collect())
 }
 
-
 /// The values of an attribute in a page.
 fn values<'a>(html: &'a str, name: &str) -> impl Iterator<Item = &'a str> {
     let begin = format!(" {name}=\"");

@@ -55,10 +55,10 @@ pub fn find(text: &str) -> Vec<Found> {
             }
             Event::End(TagEnd::Heading(_)) => {
                 let heading = heading.take();
-                found.extend(heading.map(|(level, words)| Found::Heading {
-                    level,
-                    words,
-                }));
+                found.extend(
+                    heading
+                        .map(|(level, words)| Found::Heading { level, words }),
+                );
             }
             Event::Text(words) | Event::Code(words) if heading.is_some() => {
                 if let Some((_, heading)) = &mut heading {

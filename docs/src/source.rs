@@ -68,10 +68,11 @@ impl Source {
             return Ok(item);
         }
         let ending = format!("::{name}");
-        let mut found = self.items.iter().filter(|it| it.name.ends_with(&ending));
-        let item = found.next().with_context(|| {
-            format!("{} has no item '{name}'", self.path)
-        })?;
+        let mut found =
+            self.items.iter().filter(|it| it.name.ends_with(&ending));
+        let item = found
+            .next()
+            .with_context(|| format!("{} has no item '{name}'", self.path))?;
         if let Some(other) = found.next() {
             bail!(
                 "{}: '{name}' may be {} or {}",
@@ -132,9 +133,10 @@ impl Source {
     pub fn parts(&self) -> Vec<(&str, String)> {
         let server = self.items.iter().find(|it| it.name == "Server");
         let server = server.map_or(0, |it| it.begin);
-        let items = self.items.iter().filter(|it| {
-            it.begin >= server && !it.name.starts_with("impl ")
-        });
+        let items = self
+            .items
+            .iter()
+            .filter(|it| it.begin >= server && !it.name.starts_with("impl "));
         let head = self.lines[..server].join("\n");
         let mut parts = vec![(HEAD, head.trim_end().to_owned())];
         parts.extend(items.map(|it| {
@@ -248,7 +250,10 @@ mod tests {
         let cut = |name| source.excerpt(name).expect("it is there");
         assert_eq!(cut("run"), "/// Runs.\nfn run() {\n    a();\n}");
         assert_eq!(cut("Server::stop"), "// Why.\nfn stop() {}");
-        assert_eq!(cut("A..Server"), "const A: u8 = 1;\n\n/// Doc.\npub enum Server {}");
+        assert_eq!(
+            cut("A..Server"),
+            "const A: u8 = 1;\n\n/// Doc.\npub enum Server {}"
+        );
     }
 
     #[test]
@@ -256,12 +261,16 @@ mod tests {
         let source = source();
         let why = |name| format!("{:#}", source.excerpt(name).unwrap_err());
         assert_eq!(why("gone"), "x.rs has no item 'gone'");
-        assert_eq!(why("stop"), "x.rs: 'stop' may be Server::stop or Other::stop");
+        assert_eq!(
+            why("stop"),
+            "x.rs: 'stop' may be Server::stop or Other::stop"
+        );
     }
 
     #[test]
     fn pieces_are_the_whole_file() {
-        let names = ["//!", "use", "Server", "run", "Server::stop", "impl Other"];
+        let names =
+            ["//!", "use", "Server", "run", "Server::stop", "impl Other"];
         let pieces = source().pieces(&names).expect("in order");
         let whole: String = pieces.join("\n").replace('\n', "");
         assert_eq!(whole, TEXT.replace('\n', ""));

@@ -115,9 +115,8 @@ fn run(block: &Block) -> Result<()> {
         script.push_str(&format!("now='{}'\n", command.replace('\'', "")));
         script.push_str(&format!("{command}{ends}\n"));
     }
-    let script = format!(
-        "failed() {{ echo \"FAILED ($?): $now\"; exit 1; }}\n{script}"
-    );
+    let script =
+        format!("failed() {{ echo \"FAILED ($?): $now\"; exit 1; }}\n{script}");
     let (success, said) = checkout.bash(&script)?;
     ensure!(success, "{said}");
     let mut said_lines = said.lines().map(|it| shape(it, &port));
@@ -133,13 +132,12 @@ fn run(block: &Block) -> Result<()> {
 }
 
 fn lacking(commands: &[&str]) -> Option<&'static str> {
-    let words: BTreeSet<&str> = commands
-        .iter()
-        .flat_map(|it| it.split([' ', '(', '|', ';']))
-        .collect();
+    let words: BTreeSet<&str> =
+        commands.iter().flat_map(|it| it.split([' ', '(', '|', ';'])).collect();
     let path = env::var_os("PATH").unwrap_or_default();
     let has = |tool: &str| {
-        tool == "time" || env::split_paths(&path).any(|it| it.join(tool).is_file())
+        tool == "time"
+            || env::split_paths(&path).any(|it| it.join(tool).is_file())
     };
     if words.contains("nc") && !nc_is_openbsds() {
         return Some("the nc of netcat-openbsd");

@@ -18,6 +18,22 @@ const MAN_PAGES: &str = "docs/man-pages.txt";
 
 const AGAIN: &str = "cargo run -p docs -- refresh";
 
+type Test = (&'static str, fn() -> Result<()>);
+
+const TESTS: &[Test] = &[
+    ("figures_of_scenes", figures_of_scenes),
+    ("links", links),
+    ("contents", contents),
+    ("diffs_are_whole", diffs_are_whole),
+    ("every_server_has_its_pages", every_server_has_its_pages),
+    ("every_pitfall_is_told_once", every_pitfall_is_told_once),
+    ("manual_pages_exist", manual_pages_exist),
+    ("a_stale_part_is_found", a_stale_part_is_found),
+    ("a_stale_run_is_found", a_stale_run_is_found),
+    ("a_broken_link_is_found", a_broken_link_is_found),
+    ("a_missing_diff_is_found", a_missing_diff_is_found),
+];
+
 fn main() -> ExitCode {
     bench::serve_if_asked();
     let mut args = Arguments::from_args();
@@ -35,20 +51,7 @@ fn main() -> ExitCode {
         let name = format!("fresh::{path}");
         trials.push(Trial::test(name, move || ended(is_fresh(&path))));
     }
-    let tests: [(&str, fn() -> Result<()>); 11] = [
-        ("figures_of_scenes", figures_of_scenes),
-        ("links", links),
-        ("contents", contents),
-        ("diffs_are_whole", diffs_are_whole),
-        ("every_server_has_its_pages", every_server_has_its_pages),
-        ("every_pitfall_is_told_once", every_pitfall_is_told_once),
-        ("manual_pages_exist", manual_pages_exist),
-        ("a_stale_part_is_found", a_stale_part_is_found),
-        ("a_stale_run_is_found", a_stale_run_is_found),
-        ("a_broken_link_is_found", a_broken_link_is_found),
-        ("a_missing_diff_is_found", a_missing_diff_is_found),
-    ];
-    for (name, test) in tests {
+    for &(name, test) in TESTS {
         trials.push(Trial::test(name, move || ended(test())));
     }
     libtest_mimic::run(&args, trials).exit_code()
@@ -79,7 +82,8 @@ fn is_fresh(path: &str) -> Result<()> {
 /// Figures of other scenes than the one that `watch` holds its own to: the
 /// same lanes and phases come out of a run today.
 fn figures_of_scenes() -> Result<()> {
-    let (path, names) = ("docs/book/scenes/burst.svg", ["epoll_lt", "epoll_et"]);
+    let (path, names) =
+        ("docs/book/scenes/burst.svg", ["epoll_lt", "epoll_et"]);
     let models: Option<Vec<_>> =
         names.into_iter().map(bench::models::find).collect();
     let models = models.context("the models")?;
@@ -153,7 +157,9 @@ fn annotated(page: &str, text: &str, file: &str) -> Result<String> {
     for span in spans(page, text)? {
         match span {
             Span::Annotate(path) => here = path == file,
-            Span::Part { words, body } if here && words.starts_with("piece") => {
+            Span::Part { words, body }
+                if here && words.starts_with("piece") =>
+            {
                 let lines = body.lines().filter(|it| !it.starts_with("```"));
                 code.extend(lines.map(|line| format!("{line}\n")));
             }
@@ -208,9 +214,8 @@ fn a_stale_part_is_found() -> Result<()> {
         ("pitfall epoll_et no_drain", "Fix", "Fixed"),
     ] {
         let path = "docs/book/x.md";
-        let empty = format!(
-            "<!-- generated: {words} -->\n<!-- end generated -->\n"
-        );
+        let empty =
+            format!("<!-- generated: {words} -->\n<!-- end generated -->\n");
         let fresh = refreshed(path, &empty, Runs::Stale)?;
         ensure!(refreshed(path, &fresh, Runs::Stale)? == fresh, "{words}");
         let stale = fresh.replacen(from, to, 1);
@@ -264,7 +269,8 @@ fn a_missing_diff_is_found() -> Result<()> {
     let text = source::text(path)?;
     let marker = "<!-- generated: diff epoll_lt epoll_et ";
     let (before, after) = text.split_once(marker).context("a diff")?;
-    let (_, after) = after.split_once("<!-- end generated -->").context("end")?;
+    let (_, after) =
+        after.split_once("<!-- end generated -->").context("end")?;
     let wrong = check::diffs(path, &format!("{before}{after}"))?;
     ensure!(wrong.len() == 1 && wrong[0].contains("not shown"), "{wrong:?}");
     let twice = text.replacen(

@@ -33,10 +33,12 @@ fn pages(folder: &Path) -> Result<Vec<String>> {
         for entry in fs::read_dir(at)? {
             let path = entry?.path();
             let is_page = path.extension().is_some_and(|it| it == "html");
-            let name = path.strip_prefix(folder)?.to_string_lossy().into_owned();
+            let name =
+                path.strip_prefix(folder)?.to_string_lossy().into_owned();
             // Not for readers: mdBook's frame of contents, and what it shows
             // for a page that is not there.
-            if is_page && !["toc.html", "404.html", "print.html"].contains(&&*name)
+            if is_page
+                && !["toc.html", "404.html", "print.html"].contains(&&*name)
             {
                 pages.push(name);
             }
@@ -69,9 +71,11 @@ fn every_link_of_every_page_leads_somewhere() -> Result<()> {
 fn manual_pages_are_linked_in_prose_and_not_in_code() -> Result<()> {
     let (folder, _) = built()?;
     let text = fs::read_to_string(folder.path().join("epoll_et.html"))?;
-    let link = "<a href=\"https://man7.org/linux/man-pages/man7/epoll.7.html\">";
+    let link =
+        "<a href=\"https://man7.org/linux/man-pages/man7/epoll.7.html\">";
     ensure!(text.contains(link), "epoll(7) is no link");
-    let text = fs::read_to_string(folder.path().join("annotated/epoll_lt.html"))?;
+    let text =
+        fs::read_to_string(folder.path().join("annotated/epoll_lt.html"))?;
     ensure!(text.contains("// epoll(7): closing"), "code was changed");
     Ok(())
 }

@@ -102,7 +102,8 @@ fn level_triggering_waits_for_each_buffer(buffer: usize) -> Result<()> {
 /// receives at least a buffer.
 fn waits_that_brought(name: &str, buffer: usize) -> Result<usize> {
     let file = RecordFile::new()?;
-    let mut start = Start { args: file.args("json").to_vec(), ..Start::default() };
+    let mut start =
+        Start { args: file.args("json").to_vec(), ..Start::default() };
     let size = format!("{buffer}KiB");
     start.args.extend(["--watch-every", "--buffer", &size].map(str::to_owned));
     let model = models::find(name).context("no such model")?;

@@ -5,10 +5,10 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
 use crate::check::{self, Case, Context, Outcome, Tier};
 use crate::harness::{self, Target};
 use crate::models::{self, Limits, MODELS, PerClient};
+use anyhow::{Context as _, Result};
 use clap::Args;
 use console::{Style, style};
 use indicatif::{ProgressBar, ProgressStyle};

@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
 use crate::compare::{self, Progress, SCENARIOS, Scenario, Task};
 use crate::harness;
 use crate::models::{self, MODELS, Model, PEERS};
 use crate::report;
+use anyhow::{Context as _, Result, ensure};
 use bytesize::ByteSize;
 use clap::Args;
 use console::Term;

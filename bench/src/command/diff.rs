@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
 use crate::report;
+use anyhow::Result;
 use clap::Args;
 
 use super::{failed, is_broken_pipe};

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::thread;
 
-use anyhow::{Context as _, Result};
 use crate::harness;
+use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use nix::sys::signal::{SigSet, Signal};
 

@@ -5,8 +5,8 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
 use crate::report;
+use anyhow::{Context as _, Result};
 use clap::Args;
 use console::Term;
 

@@ -126,12 +126,7 @@ pub fn main(
     }
 }
 
-fn shown(
-    name: &str,
-    source: &str,
-    broken: Twin,
-    mended: Twin,
-) -> Result<()> {
+fn shown(name: &str, source: &str, broken: Twin, mended: Twin) -> Result<()> {
     let about = About::of(source)?;
     tell(&format!("{name}: {}\n\nThe broken twin", about.title));
     let first = broken()?;

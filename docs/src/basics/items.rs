@@ -24,33 +24,27 @@ use nix::unistd::{Pid, close, pipe2, read, write};
 
 use super::{pin, sys};
 
-/// Name, what is in its price, and what does it.
+/// Its name, what is in its price, and what does it so often.
 pub(super) type Item<'a> = (&'static str, &'static str, Run<'a>);
 type Run<'a> = Box<dyn FnMut(u32) -> Result<Duration> + 'a>;
 
-const BLOCK: usize = 4096;
-const BLOCKS: usize = 256;
-const DONT_WAIT: MsgFlags = MsgFlags::MSG_DONTWAIT;
+const PAGE: usize = 4096;
+const PAGES: usize = 256;
 
 /// What the items are done with.
 pub(super) struct Props {
-    /// Sends back what a switch to another process is measured with. It is
-    /// first: a child keeps open what was open when it was made.
     process: Partner,
     thread: Partner,
-    /// On another core, if there is one.
     far: Option<Partner>,
-    /// Server's and client's sockets.
+    /// A server's and a client's socket.
     pairs: Vec<(TcpStream, TcpStream)>,
-    /// The last one has something to read.
-    sockets: Vec<UdpSocket>,
-    epoll: Epoll,
     file: File,
 }
 
 impl Props {
     /// For a thread that is pinned to the first of these cores.
     pub(super) fn new(cores: &[usize]) -> Result<Props> {
+        // A child keeps open what is open now, such as others' pipes.
         let process = Partner::new(None)?;
         let thread = Partner::new(Some(cores[0]))?;
         let far = cores.get(1).map(|core| Partner::new(Some(*core)));
@@ -60,17 +54,9 @@ impl Props {
             Ok((listener.accept()?.0, client))
         };
         let pairs = (0..17).map(pair).collect::<Result<_>>()?;
-        let sockets = (0..1000).map(|_| UdpSocket::bind("127.0.0.1:0"));
-        let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
-        sockets[999].send_to(b"x", sockets[999].local_addr()?)?;
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        for socket in &sockets {
-            epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
-        }
         SigSet::from(Signal::SIGUSR1).thread_block()?;
-        let far = far.transpose()?;
-        let file = scratch_file()?;
-        Ok(Props { process, thread, far, pairs, sockets, epoll, file })
+        let (far, file) = (far.transpose()?, scratch_file()?);
+        Ok(Props { process, thread, far, pairs, file })
     }
 
     /// Everything that has a price.
@@ -83,38 +69,48 @@ impl Props {
                 each(n, || Ok(Instant::now()))
             }),
             item("a copy of 4 KiB", "in memory, within the cache", |n| {
-                let (from, mut to) = ([1; BLOCK], [0u8; BLOCK]);
+                let (from, mut to) = ([1u8; PAGE], [0; PAGE]);
                 each(n, || {
                     to.copy_from_slice(black_box(&from));
                     Ok(black_box(&to)[0])
                 })
             }),
-            item("recv of nothing", "EAGAIN", |n| self.recv_nothing(n)),
-            item("recv of 64 bytes", "they have come by TCP", |n| {
+            item("recv of nothing", "EAGAIN", |n| {
+                let (fd, flags) =
+                    (self.pairs[16].0.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+                each(n, || match recv(fd, &mut [0; 64], flags) {
+                    Err(Errno::EAGAIN) => Ok(()),
+                    said => Err(anyhow!("recv of nothing: {said:?}")),
+                })
+            }),
+            item("recv of 64 bytes", "which have come by TCP", |n| {
                 Ok(self.echo(n)?.0)
             }),
-            item("send of 64 bytes", "by TCP, loopback's way included", |n| {
-                Ok(self.echo(n)?.1)
-            }),
+            item(
+                "send of 64 bytes",
+                "by TCP, and they arrive meanwhile",
+                |n| Ok(self.echo(n)?.1),
+            ),
             item("epoll_wait", "one of 1,000 sockets is ready", |n| {
+                let (epoll, _sockets) = interest_list(1000)?;
                 let room = &mut [EpollEvent::empty(); 64];
-                each(n, || Ok(self.epoll.wait(room, EpollTimeout::ZERO)?))
+                each(n, || Ok(epoll.wait(room, EpollTimeout::ZERO)?))
             }),
-            item("epoll_ctl", "EPOLL_CTL_MOD", |n| {
-                let mut event = EpollEvent::new(EpollFlags::EPOLLIN, 0);
-                let socket = &self.sockets[0];
-                each(n, || Ok(self.epoll.modify(socket, &mut event)?))
+            item("epoll_ctl", "EPOLL_CTL_MOD of one of 1,000", |n| {
+                let (epoll, sockets) = interest_list(1000)?;
+                let event = &mut EpollEvent::new(EpollFlags::EPOLLIN, 0);
+                each(n, || Ok(epoll.modify(&sockets[0], event)?))
             }),
-            item("poll of one", "a socket, which is ready", self.poll(1)),
-            item("poll of 100", "one of them is ready", self.poll(100)),
-            item("poll of 1,000", "one of them is ready", self.poll(1000)),
+            item("poll of one", "socket, which is ready", |n| polls(n, 1)),
+            item("poll of 100", "sockets; one is ready", |n| polls(n, 100)),
+            item("poll of 1,000", "sockets; one is ready", |n| polls(n, 1000)),
             item("a signal", "to oneself, and taken by sigwait", |n| {
                 let set = SigSet::from(Signal::SIGUSR1);
                 each(n, || Ok((raise(Signal::SIGUSR1)?, set.wait()?)))
             }),
             item(
                 "a switch to another thread",
-                "on the same core; a write to a pipe and a read included",
+                "on the same core, by a pipe: its write and read included",
                 |n| self.thread.switches(n),
             ),
             item("a switch to another process", "the same", |n| {
@@ -122,87 +118,65 @@ impl Props {
             }),
         ];
         if let Some(far) = &self.far {
-            let what = "the same, with a thread that sleeps on another core";
+            let what = "the same with a thread that sleeps on another core";
             items.push(item("a wake-up", what, |n| far.switches(n)));
         }
         items.extend([
             item("a thread", "started, and joined after its end", |n| {
-                let gone = |_| anyhow!("it panicked");
-                each(n, || thread::spawn(|| ()).join().map_err(gone))
+                let panicked = |_| anyhow!("it panicked");
+                each(n, || thread::spawn(|| ()).join().map_err(panicked))
             }),
             item("a process", "fork, _exit and waitpid", forks),
             item("a process of 64 MiB", "the same with so much touched", |n| {
                 let memory = vec![1u8; 64 << 20];
                 forks(n).inspect(|_| drop(black_box(memory)))
             }),
-            item("pread of 4 KiB", "from the page cache", |n| {
-                let room = &mut [0; BLOCK];
+            item("pread of 4 KiB, cached", "from the page cache", |n| {
+                let room = &mut [0; PAGE];
                 each(n, || Ok(self.file.read_exact_at(room, 0)?))
             }),
             item(
-                "pread of 4 KiB, dropped before",
-                "by POSIX_FADV_DONTNEED: from the disk, or what this machine \
-                 has for one",
+                "pread of 4 KiB, not cached",
+                "after POSIX_FADV_DONTNEED: from the disk, or what this \
+                 machine has for one",
                 |n| self.read_from_disk(n),
             ),
-            item("fsync of 4 KiB", "after a pwrite, which is included", |n| {
-                let file = &self.file;
+            item("fsync of 4 KiB", "and the pwrite before it", |n| {
                 each(n, || {
-                    file.write_all_at(&[2; BLOCK], 0)?;
-                    Ok(file.sync_all()?)
+                    self.file.write_all_at(&[2; PAGE], 0)?;
+                    Ok(self.file.sync_all()?)
                 })
             }),
         ]);
         items
     }
 
-    fn recv_nothing(&self, count: u32) -> Result<Duration> {
-        let fd = self.pairs[16].0.as_raw_fd();
-        each(count, || {
-            let said = recv(fd, &mut [0; 64], DONT_WAIT);
-            ensure!(said == Err(Errno::EAGAIN), "recv: {said:?}");
-            Ok(())
-        })
-    }
-
-    /// How long so many recvs and sends of an echo server take. On each
-    /// connection there is one message at a time: two would become one.
+    /// How long so many recvs and sends of an echo server take. There is one
+    /// message at a time on each connection: two would become one.
     fn echo(&self, mut count: u32) -> Result<(Duration, Duration)> {
-        let get = |it: &TcpStream| {
-            Ok(recv(it.as_raw_fd(), &mut [0; 64], MsgFlags::empty())?)
-        };
-        let put = |it: &TcpStream| {
-            Ok(send(it.as_raw_fd(), &[1; 64], MsgFlags::empty())?)
-        };
+        let flags = MsgFlags::empty();
+        let get = |it: &TcpStream| recv(it.as_raw_fd(), &mut [0; 64], flags);
+        let put = |it: &TcpStream| send(it.as_raw_fd(), &[1; 64], flags);
         let (mut recvs, mut sends) = (Duration::ZERO, Duration::ZERO);
         while count > 0 {
             let some = count.min(16);
             let pairs = &self.pairs[..some as usize];
             pairs.iter().try_for_each(|it| put(&it.1).map(drop))?;
             let mut servers = pairs.iter().map(|it| &it.0).cycle();
-            let mut next = || servers.next().context("a cycle");
-            recvs += each(some, || get(next()?))?;
-            sends += each(some, || put(next()?))?;
+            let mut next = || servers.next().context("it has no end");
+            recvs += each(some, || Ok(get(next()?)?))?;
+            sends += each(some, || Ok(put(next()?)?))?;
             pairs.iter().try_for_each(|it| get(&it.1).map(drop))?;
             count -= some;
         }
         Ok((recvs, sends))
     }
 
-    /// Of the last so many sockets.
-    fn poll(&self, many: usize) -> impl FnMut(u32) -> Result<Duration> {
-        let entry = |it| PollFd::new(it, PollFlags::POLLIN);
-        let last = self.sockets[1000 - many..].iter();
-        let mut list: Vec<_> = last.map(|it| entry(it.as_fd())).collect();
-        move |n| each(n, || Ok(poll(&mut list, PollTimeout::ZERO)?))
-    }
-
     fn read_from_disk(&self, count: u32) -> Result<Duration> {
         let mut took = Duration::ZERO;
         for at in 0..count as usize {
             posix_fadvise(&self.file, 0, 0, Advice::POSIX_FADV_DONTNEED)?;
-            let at = (at % BLOCKS * BLOCK) as u64;
-            let room = &mut [0; BLOCK];
+            let (at, room) = ((at % PAGES * PAGE) as u64, &mut [0; PAGE]);
             took += each(1, || Ok(self.file.read_exact_at(room, at)?))?;
         }
         Ok(took)
@@ -218,15 +192,39 @@ fn item<'a>(
 }
 
 /// How long so many calls take.
-fn each<T>(
-    count: u32,
-    mut call: impl FnMut() -> Result<T>,
-) -> Result<Duration> {
+fn each<T>(n: u32, mut call: impl FnMut() -> Result<T>) -> Result<Duration> {
     let begin = Instant::now();
-    for _ in 0..count {
+    for _ in 0..n {
         black_box(call()?);
     }
     Ok(begin.elapsed())
+}
+
+/// So many sockets, of which the last has something to read. They are there
+/// for a turn only: to fork would be dearer with them.
+fn sockets(many: usize) -> Result<Vec<UdpSocket>> {
+    let sockets = (0..many).map(|_| UdpSocket::bind("127.0.0.1:0"));
+    let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
+    let last = sockets.last().context("one at least")?;
+    last.send_to(b"x", last.local_addr()?)?;
+    Ok(sockets)
+}
+
+fn interest_list(many: usize) -> Result<(Epoll, Vec<UdpSocket>)> {
+    let (epoll, sockets) =
+        (Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?, sockets(many)?);
+    for socket in &sockets {
+        epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
+    }
+    Ok((epoll, sockets))
+}
+
+fn polls(count: u32, many: usize) -> Result<Duration> {
+    let sockets = sockets(many)?;
+    let entry = |it| PollFd::new(it, PollFlags::POLLIN);
+    let list = sockets.iter().map(|it| entry(it.as_fd()));
+    let mut list: Vec<PollFd> = list.collect();
+    each(count, || Ok(poll(&mut list, PollTimeout::ZERO)?))
 }
 
 fn forks(count: u32) -> Result<Duration> {
@@ -241,7 +239,7 @@ struct Partner {
 }
 
 impl Partner {
-    /// A thread on this core; or a child, on the core of its parent.
+    /// A thread on this core; or a child, which is on its parent's.
     fn new(core: Option<usize>) -> Result<Partner> {
         let (there, to) = pipe2(OFlag::O_CLOEXEC)?;
         let (from, back) = pipe2(OFlag::O_CLOEXEC)?;
@@ -249,17 +247,15 @@ impl Partner {
             while read(from, &mut [0]) == Ok(1) && write(to, b"x") == Ok(1) {}
         };
         let mut child = None;
-        match core {
-            Some(core) => drop(thread::spawn(move || {
-                pin(core).map(|()| send_back(&there, &back))
-            })),
-            None => {
-                child = Some(sys::child(|| {
-                    // Else it would wait for its own end of the pipe.
-                    close(to.as_raw_fd()).ok();
-                    send_back(&there, &back);
-                })?);
-            }
+        if let Some(core) = core {
+            let run = move || pin(core).map(|()| send_back(&there, &back));
+            thread::spawn(run);
+        } else {
+            child = Some(sys::child(|| {
+                // Else it would wait for its own end of the pipe.
+                close(to.as_raw_fd()).ok();
+                send_back(&there, &back);
+            })?);
         }
         Ok(Partner { to: Some(to), from, child })
     }
@@ -269,7 +265,8 @@ impl Partner {
         let to = self.to.as_ref().context("it is open until the drop")?;
         let both = each(count, || {
             write(to, b"x")?;
-            Ok(ensure!(read(&self.from, &mut [0])? == 1, "it has gone"))
+            ensure!(read(&self.from, &mut [0])? == 1, "it has gone");
+            Ok(())
         });
         Ok(both? / 2)
     }
@@ -278,23 +275,20 @@ impl Partner {
 impl Drop for Partner {
     fn drop(&mut self) {
         self.to = None;
-        if let Some(child) = self.child {
-            waitpid(child, None).ok();
-        }
+        self.child.map(|child| waitpid(child, None));
     }
 }
 
 /// A file without a name, all of it on the disk; in /tmp it might never be.
 fn scratch_file() -> Result<File> {
-    let temp = env::temp_dir();
-    let folder = [Path::new("/var/tmp"), &temp].into_iter();
-    let folder = folder.filter(|it| it.is_dir()).next().context("no folder")?;
+    let (folder, temp) = (Path::new("/var/tmp"), env::temp_dir());
+    let folder = if folder.is_dir() { folder } else { &temp };
     let path = folder.join(format!("io-models-basics-{}", process::id()));
     let mut options = File::options();
     options.read(true).write(true).create_new(true);
     let file = options.open(&path).context(path.display().to_string())?;
     fs::remove_file(&path)?;
-    file.write_all_at(&[1; BLOCK * BLOCKS], 0)?;
+    file.write_all_at(&[1; PAGE * PAGES], 0)?;
     file.sync_all()?;
     // Lest more is read than is asked for.
     posix_fadvise(&file, 0, 0, Advice::POSIX_FADV_RANDOM)?;

@@ -217,7 +217,10 @@ x: process 1; descriptor 3 listens, 4 tells it to stop
         let other = TOLD.replace("16.0 µs", "1.60 ms").replace("7 cl", "8 cl");
         let other = other.replace("2 asked, 1 ready", "3 asked, 2 ready");
         assert_eq!(Structure::of(TOLD), Structure::of(&other));
-        assert_eq!(Structure::of(TOLD).calls["client 1"], ["copy recv 6 bytes"]);
+        assert_eq!(
+            Structure::of(TOLD).calls["client 1"],
+            ["copy recv 6 bytes"]
+        );
     }
 
     #[test]

@@ -198,7 +198,8 @@ impl Shown<'_> {
                 none.map_or(dash(), |cpu| format!("{} µs", micros(cpu.median))),
             ];
             for point in &points[1..] {
-                let ratio = row(point, name).and_then(|it| it.against_none_idle);
+                let ratio =
+                    row(point, name).and_then(|it| it.against_none_idle);
                 cells.push(ratio.map_or(dash(), |ratio| times(&ratio)));
             }
             Ok(cells)

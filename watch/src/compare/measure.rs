@@ -118,7 +118,8 @@ fn left_alone(model: &'static Model) -> Result<Cost> {
 
 fn watched(model: &'static Model) -> Result<Calls> {
     let file = RecordFile::new()?;
-    let mut start = Start { args: file.args("json").to_vec(), ..Start::default() };
+    let mut start =
+        Start { args: file.args("json").to_vec(), ..Start::default() };
     if !model.limits.burns_core {
         // How long a call slept stands only in a line of its own. Calls that
         // never sleep are too many for that, and need not be asked.

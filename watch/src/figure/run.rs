@@ -72,7 +72,8 @@ const CROWD: usize = 10;
 /// Plays `scene` with a server of this model.
 pub fn record(model: &'static Model, scene: &Scene) -> Result<Run> {
     let file = RecordFile::new()?;
-    let mut start = Start { args: file.args("json").to_vec(), ..Start::default() };
+    let mut start =
+        Start { args: file.args("json").to_vec(), ..Start::default() };
     let restless = model.limits.idle_wakes && scene.crowd() > CROWD;
     if !model.limits.burns_core && !restless {
         start.args.push("--watch-every".to_owned());

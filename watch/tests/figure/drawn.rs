@@ -220,7 +220,8 @@ impl Room {
 /// phases; times are what that run had.
 pub fn documents(page: &Page) -> Result<()> {
     let now = written(page)?;
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/book/figures");
+    let folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/book/figures");
     let shown = files(&folder).context("docs/book/figures")?;
     let again = "make them again: cargo run --release -- figure --out \
                  docs/book/figures/";
