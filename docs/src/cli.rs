@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use bench::models;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -61,9 +62,20 @@ Without a command it builds the book and says where it is.
 
 Exit code: 0, or 1 for a failure, 2 for a usage error.";
 
+/// Becomes what this program is started as by itself; otherwise returns.
+/// `serve` alone opens the book, and with a model's name is that server.
+pub fn serve_if_asked() {
+    let mut args = std::env::args().skip(1);
+    let opens_the_book = args.next().is_some_and(|verb| verb == "serve")
+        && args.next().is_none_or(|name| models::find(&name).is_none());
+    if !opens_the_book {
+        bench::serve_if_asked();
+    }
+}
+
 /// Reads the command line and does what it asks.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli: Cli = echo::parse_or_end("docs");
     match run(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

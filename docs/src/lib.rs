@@ -12,4 +12,4 @@ pub mod parts;
 pub mod serve;
 pub mod source;
 
-pub use cli::main;
+pub use cli::{main, serve_if_asked};

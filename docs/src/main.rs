@@ -3,6 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    bench::serve_if_asked();
+    docs::serve_if_asked();
     docs::main()
 }

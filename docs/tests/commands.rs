@@ -62,7 +62,7 @@ fn named(test: fn() -> Result<()>) -> Result<(), Failed> {
 /// A command of this workspace, for which the test's own program stands in:
 /// so what is run is what the test was built with.
 fn be_if_asked() -> Option<ExitCode> {
-    bench::serve_if_asked();
+    docs::serve_if_asked();
     Some(match &*env::var(BE).ok()? {
         "watch" => watch::main(),
         "bench" => bench::command::main(),

@@ -94,14 +94,28 @@ pub(crate) fn parse<S: Server>(
         if !err.use_stderr() {
             err.exit();
         }
-        // clap explains over several lines; the first paragraph says what is
-        // wrong with which argument.
-        let text = err.render().to_string();
-        let first = text.split("\n\n").next().unwrap_or_default();
-        let words: Vec<&str> = first.split_whitespace().collect();
-        let line = words.join(" ");
-        let line = line.strip_prefix("error: ").unwrap_or(&line);
-        usage(S::NAME, line)
+        usage(S::NAME, &in_one_line(&err))
+    })
+}
+
+/// What is wrong with which argument: clap explains over several lines, of
+/// which the first paragraph says it.
+fn in_one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let words: Vec<&str> = first.split_whitespace().collect();
+    let line = words.join(" ");
+    line.strip_prefix("error: ").unwrap_or(&line).to_owned()
+}
+
+/// Reads a command line that has no server's flags, or ends the process as its
+/// user expects: `--help` with 0, an error with one line and 2.
+pub fn parse_or_end<P: Parser>(name: &str) -> P {
+    P::try_parse().unwrap_or_else(|error| {
+        if !error.use_stderr() {
+            error.exit();
+        }
+        usage(name, &in_one_line(&error))
     })
 }
 

@@ -21,7 +21,7 @@ mod tally;
 mod watch;
 mod workers;
 
-pub use cli::{NoFlags, duration};
+pub use cli::{NoFlags, duration, parse_or_end};
 pub use connections::Connections;
 pub use listener::{AcceptError, Listener, Timeout};
 pub use pending::{Pending, Scratch};

@@ -153,19 +153,7 @@ The page says below the table which column is from which run.";
 
 /// Reads the command line and does what it asks.
 pub fn main() -> ExitCode {
-    let cli = Cli::try_parse().unwrap_or_else(|error| {
-        if !error.use_stderr() {
-            error.exit();
-        }
-        // clap explains over several lines; the first paragraph says what is
-        // wrong with which argument.
-        let text = error.render().to_string();
-        let first = text.split("\n\n").next().unwrap_or_default();
-        let words: Vec<&str> = first.split_whitespace().collect();
-        let line = words.join(" ");
-        let line = line.strip_prefix("error: ").unwrap_or(&line);
-        usage_error(&format!("{line}; see --help"))
-    });
+    let cli: Cli = echo::parse_or_end("watch");
     let done = match cli.verb {
         None if cli.plain || cli.json || !has_terminal() => {
             compare_all(&[], cli.json)

@@ -45,7 +45,8 @@ enum Verb {
 
 /// Reads the command line and does what it asks.
 pub fn main() -> ExitCode {
-    match Cli::parse().verb {
+    let cli: Cli = echo::parse_or_end("bench");
+    match cli.verb {
         Verb::Check(verb) => check::run(&verb),
         Verb::Load(verb) => load::run(&verb),
         Verb::Compare(verb) => compare::run(&verb),

@@ -101,9 +101,9 @@ impl Props {
                 let event = &mut EpollEvent::new(EpollFlags::EPOLLIN, 0);
                 each(n, || Ok(epoll.modify(&sockets[0], event)?))
             }),
-            item("poll of one", "socket, which is ready", |n| polls(n, 1)),
-            item("poll of 100", "sockets; one is ready", |n| polls(n, 100)),
-            item("poll of 1,000", "sockets; one is ready", |n| polls(n, 1000)),
+            item("poll of 1", "socket, which is ready", |n| polls(n, 1)),
+            item("poll of 100", "sockets, one ready", |n| polls(n, 100)),
+            item("poll of 1,000", "sockets, one ready", |n| polls(n, 1000)),
             item("a signal", "to oneself, and taken by sigwait", |n| {
                 let set = SigSet::from(Signal::SIGUSR1);
                 each(n, || Ok((raise(Signal::SIGUSR1)?, set.wait()?)))
@@ -201,7 +201,7 @@ fn each<T>(n: u32, mut call: impl FnMut() -> Result<T>) -> Result<Duration> {
 }
 
 /// So many sockets, of which the last has something to read. They are there
-/// for a turn only: to fork would be dearer with them.
+/// for a turn only: a fork would copy their descriptors.
 fn sockets(many: usize) -> Result<Vec<UdpSocket>> {
     let sockets = (0..many).map(|_| UdpSocket::bind("127.0.0.1:0"));
     let sockets = sockets.collect::<Result<Vec<_>, _>>()?;
@@ -211,8 +211,8 @@ fn sockets(many: usize) -> Result<Vec<UdpSocket>> {
 }
 
 fn interest_list(many: usize) -> Result<(Epoll, Vec<UdpSocket>)> {
-    let (epoll, sockets) =
-        (Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?, sockets(many)?);
+    let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+    let sockets = sockets(many)?;
     for socket in &sockets {
         epoll.add(socket, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
     }

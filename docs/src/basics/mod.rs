@@ -66,7 +66,7 @@ fn prices() -> Result<Vec<Price>> {
     let props = Props::new(&cores)?;
     let mut items = props.items();
     let counts = items.iter_mut().map(count).collect::<Result<Vec<u32>>>()?;
-    let mut rounds = vec![Vec::with_capacity(ROUNDS); items.len()];
+    let mut rounds = vec![Vec::new(); items.len()];
     let mut order: Vec<usize> = (0..items.len()).collect();
     for _ in 0..ROUNDS {
         for &at in &order {
