@@ -398,7 +398,7 @@ fn pitfalls_are_tests(house: &House) -> Result<Option<String>> {
                 wrong.push(format!("{}: harness = false", shown.display()));
             }
             let text = read(path)?;
-            if !text.contains("pitfall::pitfall!(") {
+            if !text.contains("pitfall!(") {
                 wrong.push(format!("{}: pitfall!", shown.display()));
             }
             let word = concat!("un", "safe");

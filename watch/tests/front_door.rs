@@ -203,7 +203,7 @@ fn scenes_are_printed_to_be_changed() {
     let found = output(&["scenes", "--json"]).stdout;
     let found: Value = serde_json::from_slice(&found).expect("JSON");
     let scenes = found.as_array().expect("scenes");
-    assert_eq!(scenes.len(), 7);
+    assert_eq!(scenes.len(), 8);
     for scene in scenes {
         assert!(list.contains(scene["name"].as_str().unwrap()), "{list}");
     }
@@ -318,4 +318,25 @@ fn marked(mark: &str) -> usize {
     };
     let all = fs::read_dir("/proc").expect("/proc").flatten();
     all.filter(|entry| has_it(entry.path())).count()
+}
+
+#[test]
+fn a_scene_is_told_call_by_call() {
+    let told = output(&["narrate", "blocking", "--", "--pool", "2"]);
+    let told = text(&told.stdout);
+    assert!(told.starts_with("blocking: process "), "{told}");
+    assert_eq!(told.matches(" 6 bytes ").count(), 6, "{told}");
+    for wrong in [
+        &["narrate"][..],
+        &["narrate", "no_such"],
+        &["narrate", "epoll_lt", "--scene", "no_such"],
+    ] {
+        let output = output(wrong);
+        assert_eq!(output.status.code(), Some(2), "{wrong:?}");
+        assert_eq!(text(&output.stderr).lines().count(), 1, "{wrong:?}");
+    }
+    // The server itself says no.
+    let output = output(&["narrate", "epoll_lt", "--", "--no-such-flag"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("--no-such-flag"));
 }

@@ -109,7 +109,6 @@ pub enum Action {
 
 /// The scenes that come with the program.
 const BUILT_IN: &[(&str, &str)] = &[
-    ("hello", include_str!("../../scenes/hello.scene")),
     ("three-clients", include_str!("../../scenes/three-clients.scene")),
     ("one-slow", include_str!("../../scenes/one-slow.scene")),
     ("burst", include_str!("../../scenes/burst.scene")),
@@ -117,6 +116,7 @@ const BUILT_IN: &[(&str, &str)] = &[
     ("storm", include_str!("../../scenes/storm.scene")),
     ("half-close", include_str!("../../scenes/half-close.scene")),
     ("many-idle", include_str!("../../scenes/many-idle.scene")),
+    ("hello", include_str!("../../scenes/hello.scene")),
 ];
 
 impl Scene {
