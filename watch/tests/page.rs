@@ -80,6 +80,8 @@ fn a_reader_finds_the_way() -> Result<()> {
         step(&mut browser).with_context(|| format!("step '{name}'"))?;
         browser.no_errors().with_context(|| format!("step '{name}'"))?;
     }
+    a_message_that_was_sent_long_before(&mut browser)?;
+    browser.no_errors()?;
     drop(browser);
     let deadline = Instant::now() + Duration::from_secs(5);
     while !naming(&folder).is_empty() {
@@ -259,6 +261,23 @@ fn one_message(browser: &mut Browser) -> Result<()> {
         reads(browser, words)?;
     }
     Ok(())
+}
+
+/// The lens begins where it is taken up, and that is then in view.
+fn a_message_that_was_sent_long_before(browser: &mut Browser) -> Result<()> {
+    let mut page = scene::page(0);
+    page.figures.truncate(1);
+    page.figures[0].lens.0 += LENS / 4;
+    page.figures[0].lens.1 += LENS / 4;
+    browser.resize(WIDE.0, WIDE.1)?;
+    browser.open(&html(&page))?;
+    click(browser, "[data-do=message]")?;
+    // 50 µs after the lens began before, the message was sent, and 57 later
+    // the server received it; the lens begins 75 µs later now.
+    let at = 50_000 + 57_000 - LENS / 4;
+    let at = place(browser, (0, 1), at + LENS * 12 / 100, (0, LENS))?;
+    browser.mouse("mouseMoved", at)?;
+    reads(browser, &["copying", "recv", "64 bytes"])
 }
 
 fn by_keyboard(browser: &mut Browser) -> Result<()> {

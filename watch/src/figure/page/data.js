@@ -85,11 +85,13 @@ function unpackLane(lane, texts) {
   };
 }
 
-// When the message that the lens is about was sent.
+// When the message that the lens is about was sent; where it was sent long
+// before, the lens begins as it is taken up.
 function sentAt(lanes, [from, to]) {
   const sends = lanes.flatMap((lane) => lane.bars)
-    .filter((bar) => bar.phase === 'sending' && bar.from >= from);
-  return Math.min(...sends.map((bar) => bar.from), to);
+    .filter((bar) => bar.phase === 'sending')
+    .filter((bar) => from <= bar.from && bar.from < to);
+  return sends.length ? Math.min(...sends.map((bar) => bar.from)) : from;
 }
 
 function unpack(packed) {
