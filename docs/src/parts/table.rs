@@ -12,8 +12,9 @@ pub fn models(words: &str) -> Result<String> {
              You will see",
             |model| {
                 format!(
-                    "`{}` | {} | {} | {} | {}",
+                    "[`{}`](docs/book/{}.md) | {} | {} | {} | {}",
                     command(model),
+                    model.binary,
                     model.summary,
                     model.sleeps_in,
                     model.try_it,
