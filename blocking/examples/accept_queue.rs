@@ -6,7 +6,7 @@
 //! Cause: the kernel completes connections and keeps them for accept: as many
 //! as listen(2) was told, and one more. While that queue is full it drops the
 //! SYN of the next client and says nothing; the client sends it again after
-//! 1 s, then after 2 s more, and so on: tcp(7), tcp_syn_retries.
+//! 1 s, and then after pauses that grow: tcp(7), tcp_syn_retries.
 //!
 //! Fix: a backlog for the largest burst; the kernel caps it at somaxconn. See
 //! `ss -lnt` for how many wait and may wait (Recv-Q, Send-Q), and `nstat -az

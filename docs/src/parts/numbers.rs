@@ -27,7 +27,8 @@ pub fn table(words: &str, up: &str) -> Result<String> {
     if kind == "basics" {
         let basics: Basics = read(BASICS)?;
         let source = origin(&basics.machine, BASICS, up);
-        return Ok(format!("{}\n\n{source}", basics::table(&basics)));
+        let table = basics::table(&basics);
+        return Ok(format!("{}\n\n{source}", table.trim_end()));
     }
     let names: Vec<&str> = words.collect();
     for name in &names {
