@@ -123,7 +123,7 @@ impl Finish {
                         edits.push((place, link));
                     }
                 }
-                Found::Heading { .. } => {}
+                Found::Code(_) | Found::Heading { .. } => {}
             }
         }
         Ok(replaced(&text, edits))

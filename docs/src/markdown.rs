@@ -7,7 +7,7 @@ use pulldown_cmark::{
     Event, HeadingLevel, Options, Parser, Tag, TagEnd, TextMergeWithOffset,
 };
 
-/// A link, an image, or a heading of a text.
+/// What checks and builds look for in a text.
 #[derive(Debug)]
 pub enum Found {
     /// `[words](to)`, or an image.
@@ -19,6 +19,8 @@ pub enum Found {
         /// It is a picture.
         image: bool,
     },
+    /// `code` in a sentence.
+    Code(String),
     /// Words that are neither code nor a link's nor a heading's.
     Prose(Range<usize>),
     /// A heading.
@@ -65,6 +67,7 @@ pub fn find(text: &str) -> Vec<Found> {
                     heading.push_str(&words);
                 }
             }
+            Event::Code(words) => found.push(Found::Code(words.to_string())),
             Event::Text(_) if in_link == 0 && !in_code => {
                 found.push(Found::Prose(range));
             }
@@ -180,7 +183,7 @@ mod tests {
                     links.push(to);
                 }
                 Found::Prose(range) => prose.push_str(&text[range]),
-                Found::Heading { .. } => {}
+                Found::Code(_) | Found::Heading { .. } => {}
             }
         }
         assert_eq!(links, ["b.md#c", "d.svg"]);

@@ -17,6 +17,7 @@ use bench::check;
 use bench::models::MODELS;
 use docs::check::texts;
 use docs::commands::{Block, blocks};
+use docs::markdown::{Found, find};
 use docs::source::root;
 use libtest_mimic::{Arguments, Failed, Trial};
 use nix::sys::signal::{Signal, killpg};
@@ -305,24 +306,33 @@ echo "unknown to this test: cargo $words"
 exit 1
 "#;
 
-/// Also where a hand is needed: models, cases and scenes of that name exist.
+/// Also where a hand is needed, and within a sentence: servers, cases and
+/// scenes of that name exist.
 fn names_are_known() -> Result<()> {
     let cases: BTreeSet<&str> = check::cases().map(|case| case.name).collect();
     let mut wrong = Vec::new();
     for (path, text) in texts()? {
+        let mut commands: Vec<String> = find(&text)
+            .into_iter()
+            .filter_map(|found| match found {
+                Found::Code(words) => Some(words),
+                _ => None,
+            })
+            .collect();
         for block in blocks(&text) {
-            for command in block.commands() {
-                let words: Vec<&str> = command.split_whitespace().collect();
-                for pair in words.windows(2) {
-                    let known = match pair[0] {
-                        "--case" => cases.contains(pair[1]) || pair[1] == "…",
-                        "--scene" => is_scene(pair[1]),
-                        "--bin" => MODELS.iter().any(|it| it.binary == pair[1]),
-                        _ => true,
-                    };
-                    if !known {
-                        wrong.push(format!("{path}:{}: {command}", block.line));
-                    }
+            commands.extend(block.commands().map(str::to_owned));
+        }
+        for command in commands {
+            let words: Vec<&str> = command.split_whitespace().collect();
+            for pair in words.windows(2) {
+                let known = match pair[0] {
+                    "--case" => cases.contains(pair[1]) || pair[1] == "…",
+                    "--scene" => is_scene(pair[1]),
+                    "--bin" => MODELS.iter().any(|it| it.binary == pair[1]),
+                    _ => true,
+                };
+                if !known {
+                    wrong.push(format!("{path}: {command}"));
                 }
             }
         }
