@@ -150,7 +150,7 @@ impl Shown<'_> {
                 .find(|fit| fit.scenario == "scan" && fit.model == *name);
             cells.push(fit.map_or(dash(), |fit| {
                 let (low, high) = (three(fit.low), three(fit.high));
-                format!("{} ns ({low}–{high})", three(fit.ns_per_descriptor))
+                format!("{} ns ({low} to {high})", three(fit.ns_per_descriptor))
             }));
             Ok(cells)
         })?;
