@@ -99,8 +99,8 @@ fn run(cli: &Cli) -> Result<()> {
 fn serve(out: Option<&Path>, addr: SocketAddr, open: bool) -> Result<()> {
     let index = book::build(out)?;
     let site = Site::listen(addr, index.parent().context("its folder")?)?;
-    say(&format!("the book: {}  (Ctrl-C ends this)", site.url()))?;
-    if open && let Err(error) = opener::open_browser(site.url()) {
+    say(&format!("the book: {}  (Ctrl-C ends this)", site.url()?))?;
+    if open && let Err(error) = opener::open_browser(site.url()?) {
         say(&format!("open it in a browser yourself: {error}"))?;
     }
     site.run();

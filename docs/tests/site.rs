@@ -7,9 +7,11 @@
 mod browser;
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use browser::Browser;
@@ -81,6 +83,39 @@ fn manual_pages_are_linked_in_prose_and_not_in_code() -> Result<()> {
 }
 
 #[test]
+fn the_server_gives_what_is_there_and_no_more() -> Result<()> {
+    let (_folder, index) = built()?;
+    let root = index.parent().context("its folder")?;
+    let site = Site::listen(SocketAddr::from(([127, 0, 0, 1], 0)), root)?;
+    let url = site.url()?;
+    let addr = url.trim_start_matches("http://").trim_end_matches('/');
+    thread::spawn(move || site.run());
+    // Browsers connect ahead, and may ask later: that keeps nobody waiting.
+    let silent = (0..20).map(|_| TcpStream::connect(addr));
+    let _silent = silent.collect::<Result<Vec<_>, _>>()?;
+    for (request, wanted) in [
+        ("GET / HTTP/1.1", "HTTP/1.1 200 OK\r\nContent-Type: text/html"),
+        ("GET /epoll_et.html?a=b HTTP/1.1", "HTTP/1.1 200 OK"),
+        ("GET /figures/epoll_lt.svg HTTP/1.1", "image/svg+xml"),
+        ("GET /source/epoll_lt/src/lib.rs.txt HTTP/1.1", "text/plain"),
+        ("GET /no_such.html HTTP/1.1", "HTTP/1.1 404"),
+        ("GET /../../../../etc/passwd HTTP/1.1", "HTTP/1.1 404"),
+        ("POST / HTTP/1.1", "HTTP/1.1 405"),
+        ("nonsense", "HTTP/1.1 400"),
+    ] {
+        let mut client = TcpStream::connect(addr)?;
+        client.set_read_timeout(Some(Duration::from_secs(5)))?;
+        write!(client, "{request}\r\nHost: x\r\n\r\n")?;
+        let mut answer = Vec::new();
+        client.read_to_end(&mut answer).context(request)?;
+        let answer = String::from_utf8_lossy(&answer);
+        let head: String = answer.chars().take(200).collect();
+        ensure!(head.contains(wanted), "{request}: {head}");
+    }
+    Ok(())
+}
+
+#[test]
 fn in_a_browser() -> Result<()> {
     let Some(program) = Browser::installed() else {
         println!("in_a_browser SKIPPED: Chromium is not installed");
@@ -89,14 +124,16 @@ fn in_a_browser() -> Result<()> {
     let (folder, index) = built()?;
     let root = index.parent().context("its folder")?;
     let site = Site::listen(SocketAddr::from(([127, 0, 0, 1], 0)), root)?;
-    let url = site.url();
+    let url = site.url()?;
     thread::spawn(move || site.run());
     let mut browser = Browser::start(&program)?;
 
     for (name, (width, height)) in [("wide", WIDE), ("small", SMALL)] {
         browser.resize(width, height)?;
         for page in pages(folder.path())? {
-            browser.visit(&format!("{url}{page}"))?;
+            browser
+                .visit(&format!("{url}{page}"))
+                .with_context(|| page.clone())?;
             let wide = browser.eval(
                 "document.documentElement.scrollWidth - window.innerWidth",
             )?;
