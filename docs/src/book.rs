@@ -60,7 +60,7 @@ pub fn build(out: Option<&Path>) -> Result<PathBuf> {
         fs::create_dir_all(to.parent().context("a folder")?)?;
         fs::copy(root().join(path), &to).with_context(|| path.clone())?;
     }
-    Ok(out.join("index.html"))
+    Ok(out.canonicalize()?.join("index.html"))
 }
 
 /// Files of the workspace that the book links to.

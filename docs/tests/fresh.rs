@@ -89,13 +89,16 @@ fn figures_of_scenes() -> Result<()> {
         let out = folder.path().join("now.svg");
         let scene = Scene::find("burst")?;
         figure::run(&[model], &scene, Form::Svg, &out, |_| {})?;
-        let shown = lanes(&source::text(&path)?);
+        let picture = source::text(&path)?;
+        let shown = lanes(&picture);
         let now = lanes(&fs::read_to_string(out)?);
         ensure!(
             shown == now && !shown.is_empty(),
             "{path} shows {shown:?}, not {now:?}; to draw it anew: cargo run \
              --release -- figure {name} --scene burst --out {path}"
         );
+        // The test itself: a phase that is not there any more.
+        ensure!(lanes(&picture.replace(" copying", "")) != now, "{now:?}");
     }
     Ok(())
 }
@@ -259,6 +262,11 @@ fn a_broken_link_is_found() -> Result<()> {
         "docs/book/a.md: 'x.md#two' leads to no heading",
     ];
     ensure!(wrong == wanted, "{wrong:?}");
+    let mut texts = Texts::new();
+    texts.insert("a.md".to_owned(), "See poll(2), gone(2), `x(2)`.".to_owned());
+    let known = BTreeSet::from(["poll(2)".to_owned()]);
+    let unknown = check::unknown_pages(&texts, &known);
+    ensure!(unknown == ["a.md: gone(2)"], "{unknown:?}");
     let lost = check::contents(&["a".to_owned()], &["b".to_owned()]);
     ensure!(lost == ["a is not in SUMMARY.md"], "{lost:?}");
     Ok(())
