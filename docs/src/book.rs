@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result, ensure};
@@ -12,7 +12,7 @@ use mdbook_preprocessor::{Preprocessor, PreprocessorContext};
 
 use crate::markdown::{Found, find, man_pages, replaced};
 use crate::parts::{Span, spans};
-use crate::source::{self, root};
+use crate::source::{self, root, without_parents};
 
 /// The folder of the chapters, in the workspace.
 pub const CHAPTERS: &str = "docs/book";
@@ -150,17 +150,8 @@ pub fn outside(path: &Path, to: &str) -> Option<String> {
     }
     let to = to.split('#').next().unwrap_or_default();
     let folder = Path::new(CHAPTERS).join(path.parent()?);
-    let mut clean = PathBuf::new();
-    for part in folder.join(to).components() {
-        match part {
-            Component::ParentDir => {
-                clean.pop();
-            }
-            part => clean.push(part),
-        }
-    }
-    let outside = !clean.starts_with(CHAPTERS);
-    outside.then(|| clean.to_string_lossy().into_owned())
+    let file = without_parents(&folder.join(to));
+    (!Path::new(&file).starts_with(CHAPTERS)).then_some(file)
 }
 
 /// Annotated code beside its prose, no markers, and what needs the reader's

@@ -3,14 +3,14 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use crate::book;
 use crate::markdown::{Found, anchors, find, man_pages};
 use crate::parts::{Neighbours, Span, spans};
-use crate::source;
+use crate::source::{self, without_parents};
 
 /// Texts by their paths in the workspace.
 pub type Texts = HashMap<String, String>;
@@ -49,7 +49,7 @@ pub fn links(texts: &Texts) -> Vec<String> {
             };
             let target = match file {
                 "" => path.clone(),
-                file => clean(&folder.join(file)),
+                file => without_parents(&folder.join(file)),
             };
             let headings = headings.get(&*target);
             if headings.is_none() && !source::root().join(&target).exists() {
@@ -62,19 +62,6 @@ pub fn links(texts: &Texts) -> Vec<String> {
         }
     }
     wrong
-}
-
-fn clean(path: &Path) -> String {
-    let mut clean = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::ParentDir => {
-                clean.pop();
-            }
-            part => clean.push(part),
-        }
-    }
-    clean.to_string_lossy().into_owned()
 }
 
 /// Chapters that the contents leave out.
@@ -176,7 +163,7 @@ pub fn pages(folder: &Path) -> Result<Vec<String>> {
         let here = file.parent().unwrap_or(folder);
         let target = match path {
             "" => file.clone(),
-            path => PathBuf::from(clean(&here.join(path))),
+            path => PathBuf::from(without_parents(&here.join(path))),
         };
         let shown = file.strip_prefix(folder).unwrap_or(file).display();
         let ids = names.get(&target);

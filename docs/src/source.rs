@@ -1,7 +1,7 @@
 //! A Rust source file, cut by the names of its items.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use syn::spanned::Spanned;
@@ -15,6 +15,20 @@ pub fn root() -> PathBuf {
 /// A file of the workspace as text; errors name it.
 pub fn text(path: &str) -> Result<String> {
     fs::read_to_string(root().join(path)).with_context(|| path.to_owned())
+}
+
+/// A path with each `..` carried out, by its words alone.
+pub fn without_parents(path: &Path) -> String {
+    let mut clean = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                clean.pop();
+            }
+            part => clean.push(part),
+        }
+    }
+    clean.to_string_lossy().into_owned()
 }
 
 /// A source file and where its items stand.
