@@ -133,7 +133,12 @@ impl Structure {
         who: &str,
         [verb, call, descriptor, result]: [String; 4],
     ) {
-        // Asked in vain, told that it sleeps, repeated: by chance.
+        // How often one asks in vain is chance; that one does is the model.
+        if result.starts_with("EAGAIN") && ["copy", "take"].contains(&&*verb) {
+            self.kinds.insert((verb, format!("{call} in vain")));
+            return;
+        }
+        // Told that it sleeps, interrupted, repeated: by chance.
         let by_chance = ["EAGAIN", "EINTR", "EINPROGRESS"];
         let vain = by_chance.iter().any(|it| result.starts_with(it));
         if verb.starts_with('…') || verb.starts_with("round") || vain {
@@ -230,6 +235,7 @@ x: process 1; descriptor 3 listens, 4 tells it to stop
             ("copy      recv ", "copy      read "),
             ("wait      epoll_wait", "wait      poll      "),
             ("says\n", "tells\n"),
+            ("EAGAIN", "EINTR "),
         ] {
             assert!(TOLD.contains(from), "{from}");
             let other = TOLD.replace(from, to);
