@@ -23,12 +23,12 @@ mod workers;
 
 pub use cli::{NoFlags, duration, parse_or_end};
 pub use connections::Connections;
-pub use listener::{AcceptError, Listener, Timeout};
+pub use listener::{AcceptError, Listener, Timeout, refused};
 pub use pending::{Pending, Scratch};
 pub use render::{explain, render_if_asked};
 pub use server::{Server, is_renderer, main};
 pub use stop::{Stop, StopFd, StopFlag, StopSignal};
-pub use sys::{accept4, signal_set};
+pub use sys::{accept4, shared, signal_set};
 pub use tally::tally;
 pub use watch::{Came, Region, Unwatched, Watch, Watched};
 

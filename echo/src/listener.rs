@@ -64,6 +64,16 @@ impl From<Errno> for AcceptError {
 }
 
 impl Listener {
+    /// A socket that listens for TCP clients, as a server without flags has it.
+    ///
+    /// # Errors
+    ///
+    /// That nobody can listen there, and what to do.
+    pub fn tcp(addr: SocketAddr) -> Result<Self> {
+        let (backlog, buffer) = (4096, 16 << 10);
+        Self::bind(SockType::Stream, addr, backlog, usize::MAX, buffer)
+    }
+
     /// A socket of this kind at `addr`: one that listens, or, for datagrams,
     /// one that gets them all.
     pub(crate) fn bind(
@@ -185,6 +195,12 @@ impl Listener {
         }
     }
 
+    /// For how long accepting still rests at most, if it does.
+    pub fn pause(&self) -> Option<Duration> {
+        let until = self.pause.filter(|_| self.is_open())?.until;
+        Some(until.saturating_duration_since(Instant::now()))
+    }
+
     /// Rests until a connection has closed, or for a short time.
     pub fn pause_accepting(&mut self, connections: usize) {
         let until = Instant::now() + PAUSE;
@@ -194,9 +210,7 @@ impl Listener {
     /// Says that a client was turned away, and why: the first one at once,
     /// the others in the summary, lest a crowd of them floods stderr.
     pub fn refused(&self, why: &str) {
-        if tally().add_refused() == 1 {
-            crate::server::say(&format!("a client was refused: {why}"));
-        }
+        refused(why);
     }
 
     /// Says that a client was dropped that did nothing wrong, and why, as
@@ -214,13 +228,19 @@ impl Listener {
             return Timeout::ZERO;
         }
         let pause = self.pause.map(|pause| pause.until);
-        let soonest = pause.into_iter().chain(stop.deadline()).min();
-        Timeout(soonest.map(|at| at.saturating_duration_since(Instant::now())))
+        Timeout::until(pause.into_iter().chain(stop.deadline()).min())
     }
 
     /// New clients are refused from now on.
     pub fn close(&mut self) {
         self.socket = None;
+    }
+}
+
+/// Says that a client was turned away, as `Listener::refused` does.
+pub fn refused(why: &str) {
+    if tally().add_refused() == 1 {
+        crate::server::say(&format!("a client was refused: {why}"));
     }
 }
 
@@ -245,6 +265,11 @@ impl Timeout {
     /// The timeout in the form of sigtimedwait and ppoll.
     pub fn timespec(self) -> Option<TimeSpec> {
         Some(TimeSpec::from_duration(self.0?))
+    }
+
+    /// A wait may sleep until then.
+    pub fn until(due: Option<Instant>) -> Self {
+        Timeout(due.map(|at| at.saturating_duration_since(Instant::now())))
     }
 
     /// No sleep at all.

@@ -1,0 +1,5 @@
+//! The forms in which programs use reactors; all echo through one handler.
+
+pub mod pool;
+pub mod single;
+pub mod threads;

@@ -1,0 +1,616 @@
+//! The reactor: it waits for all descriptors in one call, and calls the
+//! handler of each that is ready. Names are those of the pattern's paper: D.
+//! C. Schmidt, "Reactor: An Object Behavioral Pattern for Demultiplexing and
+//! Dispatching Handles for Synchronous Events", 1995.
+
+use std::mem;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Error, Result};
+use echo::{Fd, Gone, Scratch, Timeout};
+
+use crate::demultiplexer::{Demultiplexer, Event, Interest, RegisterError};
+use crate::timers::{Own, Timer, Timers};
+
+/// What happens at one descriptor, and to its owner. A turn does what can be
+/// done without sleeping, and ends soon: nobody else is served meanwhile.
+///
+/// `C` is the kind of connection that the reactor serves. A connection is its
+/// own kind; what is not one (a listener, signals, messages of other threads)
+/// serves reactors of any kind, and does not keep a reactor from stopping.
+pub trait Handler<C: Handler = Self> {
+    /// The descriptor that it owns. Always the same one.
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// It has been registered, under [`Reactor::current`].
+    fn opened(&mut self, _reactor: &mut Reactor<C>) {}
+
+    /// There may be something to read.
+    ///
+    /// # Errors
+    ///
+    /// `Gone`, as from each of these: nothing more can come of it.
+    fn readable(&mut self, reactor: &mut Reactor<C>) -> Result<Next, Gone>;
+
+    /// There may be room to write.
+    fn writable(&mut self, _reactor: &mut Reactor<C>) -> Result<Next, Gone> {
+        Ok(Next::Same)
+    }
+
+    /// One of its timers is due.
+    fn timer(
+        &mut self,
+        _timer: Timer,
+        _reactor: &mut Reactor<C>,
+    ) -> Result<Next, Gone> {
+        Ok(Next::Same)
+    }
+
+    /// The reactor is to stop, within its time of grace.
+    fn stopping(&mut self, _reactor: &mut Reactor<C>) -> Result<Next, Gone> {
+        Err(Gone)
+    }
+
+    /// A connection's end, whatever it came from. It happens to each of them
+    /// once: whoever is given away cannot be given away again.
+    fn closed(self, _reactor: &mut Reactor<C>)
+    where
+        Self: Sized,
+    {
+    }
+}
+
+/// What a handler waits for after its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// What it waited for before.
+    Same,
+    /// For this, and there is nothing to be had at once.
+    Wait(Interest),
+    /// For this, and there may be more of it at once: after the others' turn.
+    /// A level-triggered demultiplexer tells so by itself.
+    Again(Interest),
+    /// For a connection to end, which leaves room for another.
+    Room,
+}
+
+/// A handler, as long as it is registered: the number of its descriptor may
+/// come back with another, its serial number does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Id {
+    fd: Fd,
+    serial: u64,
+}
+
+/// What a reactor has done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Waits.
+    pub waits: u64,
+    /// Descriptors that came out ready.
+    pub events: u64,
+    /// Timers that were due.
+    pub timers: u64,
+    /// Connections that were registered.
+    pub opened: u64,
+    /// Connections that have ended.
+    pub closed: u64,
+}
+
+/// Waits for the descriptors of its handlers, and calls them.
+pub struct Reactor<C: Handler> {
+    demultiplexer: Box<dyn Demultiplexer>,
+    /// Indexed by descriptor: the kernel gives out the lowest free number.
+    slots: Vec<Option<Slot<C>>>,
+    connections: usize,
+    events: Vec<Event>,
+    /// Who may have more to do at once, which no further edge will tell.
+    again: Vec<Fd>,
+    /// Who waits until there is room.
+    crowded: Vec<Id>,
+    timers: Timers,
+    scratch: Scratch,
+    current: Id,
+    serial: u64,
+    /// The last serial number at the time of the last wait.
+    waited_for: u64,
+    now: Option<Instant>,
+    deadline: Option<Instant>,
+    failure: Option<Error>,
+    counters: Counters,
+}
+
+struct Slot<C: Handler> {
+    owner: Owner<C>,
+    interest: Interest,
+    /// It is on the list of those that go on without an event.
+    again: bool,
+    /// Its socket may hold more than plain bytes.
+    more: bool,
+    serial: u64,
+    timers: Own,
+}
+
+enum Owner<C: Handler> {
+    Connection(C),
+    Service(Box<dyn Handler<C>>),
+    /// It is its turn.
+    Busy,
+}
+
+impl<C: Handler> Reactor<C> {
+    /// A reactor without handlers, whose connections share a buffer of so many
+    /// bytes.
+    pub fn new(demultiplexer: Box<dyn Demultiplexer>, buffer: usize) -> Self {
+        Self::with_scratch(demultiplexer, Scratch::new(buffer))
+    }
+
+    /// A reactor whose connections share these buffers.
+    pub fn with_scratch(
+        demultiplexer: Box<dyn Demultiplexer>,
+        scratch: Scratch,
+    ) -> Self {
+        Reactor {
+            demultiplexer,
+            slots: Vec::new(),
+            connections: 0,
+            events: Vec::with_capacity(256),
+            again: Vec::new(),
+            crowded: Vec::new(),
+            timers: Timers::default(),
+            scratch,
+            current: Id { fd: -1, serial: 0 },
+            serial: 0,
+            waited_for: 0,
+            now: None,
+            deadline: None,
+            failure: None,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Serves a connection until its end.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be waited for; it is closed then.
+    pub fn register(
+        &mut self,
+        connection: C,
+        interest: Interest,
+    ) -> Result<Id, RegisterError> {
+        match self.enter(connection.fd(), interest) {
+            Ok(id) => {
+                self.connections += 1;
+                self.counters.opened += 1;
+                self.open(id, Owner::Connection(connection));
+                Ok(id)
+            }
+            Err(err) => {
+                connection.closed(self);
+                Err(err)
+            }
+        }
+    }
+
+    /// Serves what is no connection, until its end or the reactor's.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be waited for.
+    pub fn attach(
+        &mut self,
+        service: impl Handler<C> + 'static,
+    ) -> Result<Id, RegisterError> {
+        let id = self.enter(service.fd(), Interest::Read)?;
+        self.open(id, Owner::Service(Box::new(service)));
+        Ok(id)
+    }
+
+    /// Calls handlers until the reactor has been told to stop, and nobody is
+    /// left or the grace is over.
+    ///
+    /// # Errors
+    ///
+    /// That of a wait, or what a handler failed with ([`Reactor::fail`]).
+    pub fn run(&mut self) -> Result<()> {
+        while !self.is_finished() {
+            self.turn()?;
+        }
+        Ok(())
+    }
+
+    /// One round: a wait, and a turn of everyone for whom there is something.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Reactor::run`].
+    pub fn turn(&mut self) -> Result<()> {
+        let timeout = match self.again.is_empty() {
+            true => Timeout::until(self.soonest()),
+            false => Timeout::ZERO,
+        };
+        let mut events = mem::take(&mut self.events);
+        self.demultiplexer.wait(timeout, &mut events)?;
+        (self.now, self.waited_for) = (None, self.serial);
+        self.counters.waits += 1;
+        self.counters.events += events.len() as u64;
+        let unfinished = self.again.len();
+        for event in events.drain(..) {
+            self.dispatch(event);
+        }
+        self.events = events;
+        for at in 0..unfinished {
+            self.go_on(self.again[at]);
+        }
+        self.again.drain(..unfinished);
+        self.call_timers();
+        self.failure.take().map_or(Ok(()), Err)
+    }
+
+    /// Lets `f` do something with a connection, as in a turn of its own.
+    /// Returns whether it is still there.
+    pub fn visit(
+        &mut self,
+        id: Id,
+        f: impl FnOnce(&mut C, &mut Self) -> Result<Next, Gone>,
+    ) -> bool {
+        let Some(slot) = self.slot(id.fd) else { return false };
+        if slot.serial != id.serial {
+            return false;
+        }
+        let mut owner = mem::replace(&mut slot.owner, Owner::Busy);
+        let outer = mem::replace(&mut self.current, id);
+        let next = match &mut owner {
+            Owner::Connection(connection) => f(connection, self),
+            Owner::Service(_) | Owner::Busy => Ok(Next::Same),
+        };
+        self.settle(id.fd, owner, next);
+        self.current = outer;
+        true
+    }
+
+    /// Whose turn it is.
+    pub fn current(&self) -> Id {
+        self.current
+    }
+
+    /// Calls a handler's `timer` once, after so long; `None` if it is gone.
+    pub fn after(&mut self, id: Id, delay: Duration) -> Option<Timer> {
+        let at = self.now() + delay;
+        self.start_timer(id, at, None)
+    }
+
+    /// Calls it again and again. A call that comes too late for its time is
+    /// left out.
+    pub fn every(&mut self, id: Id, period: Duration) -> Option<Timer> {
+        let at = self.now() + period;
+        self.start_timer(id, at, Some(period))
+    }
+
+    /// Stops a handler's timer; returns whether it was still to come.
+    pub fn cancel(&mut self, id: Id, timer: Timer) -> bool {
+        let Some(slot) = slot_of(&mut self.slots, id.fd) else { return false };
+        slot.serial == id.serial && self.timers.cancel(&mut slot.timers, timer)
+    }
+
+    /// The time, as of this round.
+    pub fn now(&mut self) -> Instant {
+        *self.now.get_or_insert_with(Instant::now)
+    }
+
+    /// The buffers that all connections share.
+    pub fn scratch(&mut self) -> &mut Scratch {
+        &mut self.scratch
+    }
+
+    /// Whether a read that brought `got` of the `asked` bytes left nothing
+    /// behind in the socket of whose turn it is.
+    pub fn drained(&self, got: usize, asked: usize) -> bool {
+        let slot = self.slots.get(self.current.fd as usize);
+        let more = slot.and_then(Option::as_ref).is_none_or(|it| it.more);
+        got < asked && !more
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.connections
+    }
+
+    /// How many timers are to come.
+    pub fn timers(&self) -> usize {
+        self.timers.len()
+    }
+
+    /// What it has done so far.
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// Ends `run` with this error after the round.
+    pub fn fail(&mut self, error: Error) {
+        self.failure.get_or_insert(error);
+    }
+
+    /// Tells every handler, but the one whose turn it is, that the reactor is
+    /// to stop; connections have so much time to end.
+    pub fn stop(&mut self, grace: Duration) {
+        self.deadline = Some(self.now() + grace);
+        for fd in 0..self.slots.len() as Fd {
+            self.call(fd, |it, reactor| it.handler()?.stopping(reactor));
+        }
+    }
+
+    /// How much time is left to stop, if it has been told to.
+    pub fn grace(&mut self) -> Option<Duration> {
+        let deadline = self.deadline?;
+        Some(deadline.saturating_duration_since(self.now()))
+    }
+
+    /// Whether it has been told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.deadline.is_some()
+    }
+
+    /// Whether it was told to stop, and nobody is left or the grace is over.
+    pub fn is_finished(&self) -> bool {
+        let over = |at: Instant| self.connections == 0 || Instant::now() >= at;
+        self.deadline.is_some_and(over)
+    }
+
+    /// Those who wait for room try again.
+    pub fn has_room(&mut self) {
+        while let Some(id) = self.crowded.pop() {
+            if self.slot(id.fd).is_some_and(|slot| slot.serial == id.serial) {
+                self.call(id.fd, |_, _| Ok(Next::Again(Interest::Read)));
+            }
+        }
+    }
+
+    fn enter(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        interest: Interest,
+    ) -> Result<Id, RegisterError> {
+        let number = fd.as_raw_fd();
+        if self.slot(number).is_some() {
+            return Err(RegisterError::Twice(number));
+        }
+        self.demultiplexer.register(fd, interest)?;
+        if number as usize >= self.slots.len() {
+            self.slots.resize_with(number as usize + 1, || None);
+        }
+        self.serial += 1;
+        let id = Id { fd: number, serial: self.serial };
+        self.slots[number as usize] = Some(Slot {
+            owner: Owner::Busy,
+            interest,
+            again: false,
+            more: true,
+            serial: self.serial,
+            timers: Own::new(),
+        });
+        Ok(id)
+    }
+
+    fn open(&mut self, id: Id, mut owner: Owner<C>) {
+        let outer = mem::replace(&mut self.current, id);
+        if let Ok(handler) = owner.handler() {
+            handler.opened(self);
+        }
+        self.current = outer;
+        if let Some(slot) = self.slot(id.fd) {
+            slot.owner = owner;
+        }
+    }
+
+    fn slot(&mut self, fd: Fd) -> Option<&mut Slot<C>> {
+        slot_of(&mut self.slots, fd)
+    }
+
+    /// When a wait has to end at the latest.
+    fn soonest(&self) -> Option<Instant> {
+        self.timers.next().into_iter().chain(self.deadline).min()
+    }
+
+    /// Calls whoever an event is for.
+    fn dispatch(&mut self, event: Event) {
+        let waited_for = self.waited_for;
+        let Some(slot) = self.slot(event.fd) else { return };
+        // Its number was another's when the wait returned, who is gone.
+        if slot.serial > waited_for {
+            return;
+        }
+        slot.again = false;
+        slot.more = event.more;
+        self.give_turn(event);
+    }
+
+    /// Calls whoever had more to do, unless an event came since.
+    fn go_on(&mut self, fd: Fd) {
+        let Some(slot) = self.slot(fd) else { return };
+        if mem::take(&mut slot.again) {
+            let (readable, writable) = (true, true);
+            let (hung_up, more) = (false, slot.more);
+            self.give_turn(Event { fd, readable, writable, hung_up, more });
+        }
+    }
+
+    fn give_turn(&mut self, event: Event) {
+        let Event { fd, readable, writable, hung_up, .. } = event;
+        let Some(Slot { interest, .. }) = self.slot(fd) else { return };
+        let interest = *interest;
+        if readable && interest.reads() {
+            self.call(fd, |owner, reactor| match owner {
+                Owner::Connection(it) => it.readable(reactor),
+                Owner::Service(it) => it.readable(reactor),
+                Owner::Busy => Ok(Next::Same),
+            });
+        }
+        if writable && interest.writes() {
+            self.call(fd, |owner, reactor| match owner {
+                Owner::Connection(it) => it.writable(reactor),
+                Owner::Service(it) => it.writable(reactor),
+                Owner::Busy => Ok(Next::Same),
+            });
+        }
+        // Nobody is going to call on it, so it would be told for ever.
+        if hung_up && interest == Interest::Nothing {
+            self.call(fd, |_, _| Err(Gone));
+        }
+    }
+
+    /// The handler has the reactor to itself meanwhile, and its slot is empty.
+    fn call(
+        &mut self,
+        fd: Fd,
+        f: impl FnOnce(&mut Owner<C>, &mut Self) -> Result<Next, Gone>,
+    ) {
+        let Some(slot) = self.slot(fd) else { return };
+        if let Owner::Busy = slot.owner {
+            return;
+        }
+        let serial = slot.serial;
+        let mut owner = mem::replace(&mut slot.owner, Owner::Busy);
+        let outer = mem::replace(&mut self.current, Id { fd, serial });
+        let next = f(&mut owner, self);
+        self.settle(fd, owner, next);
+        self.current = outer;
+    }
+
+    /// The turn is over: what is waited for next, or the end.
+    fn settle(&mut self, fd: Fd, owner: Owner<C>, next: Result<Next, Gone>) {
+        let edges = self.demultiplexer.tells_changes();
+        let Some(slot) = slot_of(&mut self.slots, fd) else { return };
+        let (wanted, again) = match next {
+            Ok(Next::Same) => {
+                slot.owner = owner;
+                return;
+            }
+            Ok(Next::Wait(interest)) => (interest, false),
+            Ok(Next::Again(interest)) => (interest, true),
+            Ok(Next::Room) => {
+                self.crowded.push(Id { fd, serial: slot.serial });
+                (Interest::Nothing, false)
+            }
+            Err(Gone) => return self.close(fd, owner),
+        };
+        let changed = mem::replace(&mut slot.interest, wanted) != wanted;
+        if edges && (again || changed) && !slot.again {
+            // An edge may have passed while nobody waited for it.
+            slot.again = true;
+            self.again.push(fd);
+        }
+        if changed {
+            let modified = self.demultiplexer.modify(owner.fd(), wanted);
+            if modified.is_err() {
+                return self.close(fd, owner);
+            }
+        }
+        slot.owner = owner;
+    }
+
+    /// The only way out: what was known of it is forgotten, and then it is
+    /// closed.
+    fn close(&mut self, fd: Fd, owner: Owner<C>) {
+        if let Some(slot) = self.slots[fd as usize].take() {
+            self.timers.cancel_all(slot.timers);
+        }
+        match owner {
+            Owner::Connection(connection) => {
+                self.demultiplexer.closing(fd);
+                self.connections -= 1;
+                self.counters.closed += 1;
+                connection.closed(self);
+                self.has_room();
+            }
+            // Another process may have it too: to close it here would not end
+            // the interest in it.
+            Owner::Service(service) => {
+                if self.demultiplexer.remove(service.fd()).is_err() {
+                    self.demultiplexer.closing(fd);
+                }
+            }
+            Owner::Busy => {}
+        }
+    }
+
+    fn start_timer(
+        &mut self,
+        id: Id,
+        at: Instant,
+        period: Option<Duration>,
+    ) -> Option<Timer> {
+        let slot = slot_of(&mut self.slots, id.fd)?;
+        let own = &mut slot.timers;
+        (slot.serial == id.serial)
+            .then(|| self.timers.start(own, id.fd, at, period))
+    }
+
+    /// As many as there are now at most: one that is started for this very
+    /// moment has to wait for the next round.
+    fn call_timers(&mut self) {
+        if self.timers.next().is_none() {
+            return;
+        }
+        let now = self.now();
+        for _ in 0..self.timers.len() {
+            let Some(due) = self.timers.due(now) else { return };
+            let Some(slot) = slot_of(&mut self.slots, due.fd) else { return };
+            self.timers.over(&mut slot.timers, due.timer, now);
+            self.counters.timers += 1;
+            self.call(due.fd, |it, reactor| {
+                it.handler()?.timer(due.timer, reactor)
+            });
+        }
+    }
+}
+
+/// The connections of a reactor that has none.
+pub enum Never {}
+
+impl Handler for Never {
+    fn fd(&self) -> BorrowedFd<'_> {
+        match *self {}
+    }
+
+    fn readable(&mut self, _: &mut Reactor<Self>) -> Result<Next, Gone> {
+        match *self {}
+    }
+}
+
+fn slot_of<C: Handler>(
+    slots: &mut [Option<Slot<C>>],
+    fd: Fd,
+) -> Option<&mut Slot<C>> {
+    slots.get_mut(fd as usize)?.as_mut()
+}
+
+impl<C: Handler> Owner<C> {
+    /// For what happens seldom: readiness is dispatched without a detour.
+    fn handler(&mut self) -> Result<&mut dyn Handler<C>, Gone> {
+        match self {
+            Owner::Connection(connection) => Ok(connection),
+            Owner::Service(service) => Ok(&mut **service),
+            Owner::Busy => Err(Gone),
+        }
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Owner::Connection(connection) => connection.fd(),
+            Owner::Service(service) => service.fd(),
+            Owner::Busy => unreachable!("nobody asks during a turn"),
+        }
+    }
+}
+
+impl<C: Handler> Drop for Reactor<C> {
+    /// Whoever is still there is closed as well.
+    fn drop(&mut self) {
+        for fd in 0..self.slots.len() as Fd {
+            self.call(fd, |_, _| Err(Gone));
+        }
+    }
+}

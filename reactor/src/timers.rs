@@ -1,0 +1,114 @@
+//! Timers: who is to be called when. A sorted map holds them by their time, so
+//! that each change costs O(log n), and the next one is at its beginning.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use echo::Fd;
+
+/// A timer of a handler. It keeps its name when a periodic one is due again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timer(u64);
+
+/// Whose timer is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Due {
+    pub fd: Fd,
+    pub timer: Timer,
+}
+
+/// All timers of a reactor.
+#[derive(Default)]
+pub(crate) struct Timers {
+    by_time: BTreeMap<(Instant, Timer), Entry>,
+    /// The first of them: each wait looks at it.
+    next: Option<Instant>,
+    named: u64,
+}
+
+struct Entry {
+    fd: Fd,
+    period: Option<Duration>,
+}
+
+/// The timers of one handler, and when each is due.
+pub(crate) type Own = Vec<(Timer, Instant)>;
+
+impl Timers {
+    /// When the first one is due.
+    pub fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_time.len()
+    }
+
+    /// Starts one for the handler of `fd`, which notes it among its own.
+    pub fn start(
+        &mut self,
+        own: &mut Own,
+        fd: Fd,
+        at: Instant,
+        period: Option<Duration>,
+    ) -> Timer {
+        self.named += 1;
+        let timer = Timer(self.named);
+        self.insert(own, timer, at, Entry { fd, period });
+        timer
+    }
+
+    /// Stops one of the handler's own, if it is not over.
+    pub fn cancel(&mut self, own: &mut Own, timer: Timer) -> bool {
+        let Some(at) = own.iter().position(|(it, _)| *it == timer) else {
+            return false;
+        };
+        let (_, due) = own.swap_remove(at);
+        self.remove(due, timer);
+        true
+    }
+
+    /// Stops all of a handler that is gone.
+    pub fn cancel_all(&mut self, own: Own) {
+        for (timer, due) in own {
+            self.remove(due, timer);
+        }
+    }
+
+    /// The first one that is due at `now`, but for those in `later`.
+    pub fn due(&self, now: Instant) -> Option<Due> {
+        self.next.filter(|next| *next <= now)?;
+        let ((_, timer), entry) = self.by_time.first_key_value()?;
+        Some(Due { fd: entry.fd, timer: *timer })
+    }
+
+    /// It has been due: a periodic one is started again for the next time that
+    /// lies ahead, however many have been missed.
+    pub fn over(&mut self, own: &mut Own, timer: Timer, now: Instant) {
+        let Some(at) = own.iter().position(|(it, _)| *it == timer) else {
+            return;
+        };
+        let (_, due) = own.swap_remove(at);
+        let Some(entry) = self.remove(due, timer) else { return };
+        if let Some(period) = entry.period {
+            let late = now.saturating_duration_since(due);
+            let missed = late.as_nanos() / period.as_nanos().max(1);
+            let periods = u32::try_from(missed + 1).unwrap_or(u32::MAX);
+            self.insert(own, timer, due + period * periods, entry);
+        }
+    }
+
+    fn insert(&mut self, own: &mut Own, timer: Timer, at: Instant, it: Entry) {
+        self.by_time.insert((at, timer), it);
+        self.next = Some(self.next.map_or(at, |next| next.min(at)));
+        own.push((timer, at));
+    }
+
+    fn remove(&mut self, due: Instant, timer: Timer) -> Option<Entry> {
+        let entry = self.by_time.remove(&(due, timer));
+        if self.next == Some(due) {
+            self.next = self.by_time.keys().next().map(|(at, _)| *at);
+        }
+        entry
+    }
+}
