@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use echo::{Gone, Watch};
+use nix::errno::Errno;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::unistd::{read, write};
 
@@ -52,8 +53,9 @@ impl<T, W: Watch> Sender<T, W> {
         if self.queue.put(message) {
             let wake = &self.queue.wake;
             let one = 1u64.to_ne_bytes();
-            // It fails only where the counter is full, and then it is readable.
-            self.watch.copy("write", wake, || write(wake, &one)).ok();
+            let tell = || self.watch.copy("write", wake, || write(wake, &one));
+            // Else it fails only with a full counter, which is readable too.
+            while tell() == Err(Errno::EINTR) {}
         }
     }
 }
@@ -110,7 +112,10 @@ where
     /// now on wakes again.
     fn readable(&mut self, reactor: &mut Reactor<C>) -> Result<Next, Gone> {
         let (wake, mut count) = (&self.queue.wake, [0; 8]);
-        self.watch.copy("read", wake, || read(wake, &mut count)).ok();
+        let copy = || read(wake, &mut count);
+        if self.watch.copy("read", wake, copy) == Err(Errno::EINTR) {
+            return Ok(Next::Again(Interest::Read));
+        }
         self.queue.swap(&mut self.batch);
         for message in self.batch.drain(..) {
             (self.take)(message, reactor);
