@@ -133,7 +133,8 @@ impl<W: Watch> Handler for Echo<W> {
             return Ok(Next::Again(READ));
         }
         self.rules.slow.answer(self.pending.owed_mut(), watch);
-        self.send(reactor.drained(got, asked), reactor)
+        let drained = got < asked && !reactor.may_hold_more();
+        self.send(drained, reactor)
     }
 
     fn writable(&mut self, reactor: &mut Reactor<Self>) -> Result<Next, Gone> {

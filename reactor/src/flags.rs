@@ -59,6 +59,8 @@ pub enum Form {
     Pool,
     /// A reactor that accepts, and others, each in a thread, that serve
     Threads,
+    /// One reactor, one thread; each client is an `async fn`
+    Futures,
 }
 
 /// Which reactor gets the next client.

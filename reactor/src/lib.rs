@@ -5,6 +5,7 @@ mod board;
 mod business;
 mod demultiplexer;
 mod echo_handler;
+mod executor;
 mod flags;
 mod forms;
 mod reactor;
@@ -52,6 +53,9 @@ impl echo::Server for Server {
     ) -> Result<()> {
         match flags.form {
             Form::Single => forms::single::serve(listener, stop, &flags, watch),
+            Form::Futures => {
+                forms::futures::serve(listener, stop, &flags, watch)
+            }
             Form::Pool => forms::pool::serve(listener, stop, &flags, watch),
             Form::Threads => {
                 forms::threads::serve(listener, stop, &flags, watch)

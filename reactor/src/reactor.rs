@@ -227,7 +227,16 @@ impl<C: Handler> Reactor<C> {
     ///
     /// As those of [`Reactor::run`].
     pub fn turn(&mut self) -> Result<()> {
-        let timeout = match self.again.is_empty() {
+        self.round(true)
+    }
+
+    /// One round, in which the wait may sleep, or only looks.
+    ///
+    /// # Errors
+    ///
+    /// As those of [`Reactor::run`].
+    pub fn round(&mut self, sleep: bool) -> Result<()> {
+        let timeout = match sleep && self.again.is_empty() {
             true => Timeout::until(self.soonest()),
             false => Timeout::ZERO,
         };
@@ -305,12 +314,12 @@ impl<C: Handler> Reactor<C> {
         &mut self.scratch
     }
 
-    /// Whether a read that brought `got` of the `asked` bytes left nothing
-    /// behind in the socket of whose turn it is.
-    pub fn drained(&self, got: usize, asked: usize) -> bool {
+    /// Whether the socket of whose turn it is may hold more than plain bytes:
+    /// an end, or an urgent byte, before which a read stops short (tcp(7)). If
+    /// not, a read that brings less than was asked for has emptied it.
+    pub fn may_hold_more(&self) -> bool {
         let slot = self.slots.get(self.current.fd as usize);
-        let more = slot.and_then(Option::as_ref).is_none_or(|it| it.more);
-        got < asked && !more
+        slot.and_then(Option::as_ref).is_none_or(|slot| slot.more)
     }
 
     /// How many connections there are.

@@ -1,5 +1,6 @@
 //! The forms in which programs use reactors; all echo through one handler.
 
+pub mod futures;
 pub mod pool;
 pub mod single;
 pub mod threads;
