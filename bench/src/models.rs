@@ -45,6 +45,8 @@ pub struct Limits {
 pub enum PerClient {
     /// Nothing but its entry in a table.
     Nothing,
+    /// A task: its future, in a piece of memory of its own.
+    Task,
     /// A thread.
     Thread,
     /// A process.
@@ -270,6 +272,17 @@ pub static MODELS: &[Model] = &[
         limits: NO_LIMITS,
         try_it: "nc in two terminals, then ps -L",
         see: "three threads; each client stays with one of the last two",
+    },
+    Model {
+        name: "reactor-futures",
+        binary: "reactor",
+        args: &["--form", "futures"],
+        entry: echo::main::<reactor::Server>,
+        summary: "each client an async fn; the reactor wakes its task",
+        sleeps_in: "epoll_wait",
+        limits: Limits { per_client: PerClient::Task, ..NO_LIMITS },
+        try_it: "a few times nc, with --watch text",
+        see: "the same calls as of the single reactor: tasks make none",
     },
 ];
 

@@ -53,12 +53,6 @@ impl Scratch {
         Self::of(size, 1)
     }
 
-    /// No buffer at first, and later as many as were needed at once, of which
-    /// so many are kept.
-    pub fn up_to(size: usize, kept: usize) -> Self {
-        Scratch { spares: Vec::with_capacity(kept), size, echoed: 0 }
-    }
-
     /// As many buffers of `size` bytes as connections have turns at once.
     pub fn of(size: usize, turns: usize) -> Self {
         let spares = (0..turns).map(|_| vec![0; size]).collect();

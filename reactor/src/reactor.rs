@@ -8,9 +8,11 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use anyhow::{Error, Result};
-use echo::{Fd, Gone, Scratch, Timeout};
+use echo::{Gone, Scratch, Timeout};
 
-use crate::demultiplexer::{Demultiplexer, Event, Interest, RegisterError};
+use crate::demultiplexer::{
+    Demultiplexer, Event, Interest, RegisterError, Token,
+};
 use crate::timers::{Own, Timer, Timers};
 
 /// What happens at one descriptor, and to its owner. A turn does what can be
@@ -75,11 +77,11 @@ pub enum Next {
     Room,
 }
 
-/// A handler, as long as it is registered: the number of its descriptor may
-/// come back with another, its serial number does not.
+/// A handler, as long as it is registered: its place may be another's later,
+/// its serial number may not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Id {
-    fd: Fd,
+    token: Token,
     serial: u64,
 }
 
@@ -101,12 +103,13 @@ pub struct Counters {
 /// Waits for the descriptors of its handlers, and calls them.
 pub struct Reactor<C: Handler> {
     demultiplexer: Box<dyn Demultiplexer>,
-    /// Indexed by descriptor: the kernel gives out the lowest free number.
+    /// Indexed by token.
     slots: Vec<Option<Slot<C>>>,
+    free: Vec<Token>,
     connections: usize,
     events: Vec<Event>,
     /// Who may have more to do at once, which no further edge will tell.
-    again: Vec<Fd>,
+    again: Vec<Token>,
     /// Who waits until there is room.
     crowded: Vec<Id>,
     timers: Timers,
@@ -153,14 +156,15 @@ impl<C: Handler> Reactor<C> {
     ) -> Self {
         Reactor {
             demultiplexer,
-            slots: Vec::new(),
+            slots: Vec::with_capacity(64),
+            free: Vec::with_capacity(64),
             connections: 0,
             events: Vec::with_capacity(256),
-            again: Vec::new(),
+            again: Vec::with_capacity(64),
             crowded: Vec::new(),
             timers: Timers::default(),
             scratch,
-            current: Id { fd: -1, serial: 0 },
+            current: Id { token: Token::MAX, serial: 0 },
             serial: 0,
             waited_for: 0,
             now: None,
@@ -265,7 +269,7 @@ impl<C: Handler> Reactor<C> {
         id: Id,
         f: impl FnOnce(&mut C, &mut Self) -> Result<Next, Gone>,
     ) -> bool {
-        let Some(slot) = self.slot(id.fd) else { return false };
+        let Some(slot) = self.slot(id.token) else { return false };
         if slot.serial != id.serial {
             return false;
         }
@@ -275,7 +279,7 @@ impl<C: Handler> Reactor<C> {
             Owner::Connection(connection) => f(connection, self),
             Owner::Service(_) | Owner::Busy => Ok(Next::Same),
         };
-        self.settle(id.fd, owner, next);
+        self.settle(id.token, owner, next);
         self.current = outer;
         true
     }
@@ -300,7 +304,9 @@ impl<C: Handler> Reactor<C> {
 
     /// Stops a handler's timer; returns whether it was still to come.
     pub fn cancel(&mut self, id: Id, timer: Timer) -> bool {
-        let Some(slot) = slot_of(&mut self.slots, id.fd) else { return false };
+        let Some(slot) = slot_of(&mut self.slots, id.token) else {
+            return false;
+        };
         slot.serial == id.serial && self.timers.cancel(&mut slot.timers, timer)
     }
 
@@ -318,7 +324,7 @@ impl<C: Handler> Reactor<C> {
     /// an end, or an urgent byte, before which a read stops short (tcp(7)). If
     /// not, a read that brings less than was asked for has emptied it.
     pub fn may_hold_more(&self) -> bool {
-        let slot = self.slots.get(self.current.fd as usize);
+        let slot = self.slots.get(self.current.token as usize);
         slot.and_then(Option::as_ref).is_none_or(|slot| slot.more)
     }
 
@@ -346,8 +352,8 @@ impl<C: Handler> Reactor<C> {
     /// to stop; connections have so much time to end.
     pub fn stop(&mut self, grace: Duration) {
         self.deadline = Some(self.now() + grace);
-        for fd in 0..self.slots.len() as Fd {
-            self.call(fd, |it, reactor| it.handler()?.stopping(reactor));
+        for token in 0..self.slots.len() as Token {
+            self.call(token, |it, reactor| it.handler()?.stopping(reactor));
         }
     }
 
@@ -371,8 +377,9 @@ impl<C: Handler> Reactor<C> {
     /// Those who wait for room try again.
     pub fn has_room(&mut self) {
         while let Some(id) = self.crowded.pop() {
-            if self.slot(id.fd).is_some_and(|slot| slot.serial == id.serial) {
-                self.call(id.fd, |_, _| Ok(Next::Again(Interest::Read)));
+            if self.slot(id.token).is_some_and(|slot| slot.serial == id.serial)
+            {
+                self.call(id.token, |_, _| Ok(Next::Again(Interest::Read)));
             }
         }
     }
@@ -382,17 +389,17 @@ impl<C: Handler> Reactor<C> {
         fd: BorrowedFd<'_>,
         interest: Interest,
     ) -> Result<Id, RegisterError> {
-        let number = fd.as_raw_fd();
-        if self.slot(number).is_some() {
-            return Err(RegisterError::Twice(number));
-        }
-        self.demultiplexer.register(fd, interest)?;
-        if number as usize >= self.slots.len() {
-            self.slots.resize_with(number as usize + 1, || None);
+        let token = match self.free.last() {
+            Some(token) => *token,
+            None => self.slots.len() as Token,
+        };
+        self.demultiplexer.register(fd, token, interest)?;
+        if self.free.pop().is_none() {
+            self.slots.push(None);
         }
         self.serial += 1;
-        let id = Id { fd: number, serial: self.serial };
-        self.slots[number as usize] = Some(Slot {
+        let id = Id { token, serial: self.serial };
+        self.slots[token as usize] = Some(Slot {
             owner: Owner::Busy,
             interest,
             again: false,
@@ -409,13 +416,13 @@ impl<C: Handler> Reactor<C> {
             handler.opened(self);
         }
         self.current = outer;
-        if let Some(slot) = self.slot(id.fd) {
+        if let Some(slot) = self.slot(id.token) {
             slot.owner = owner;
         }
     }
 
-    fn slot(&mut self, fd: Fd) -> Option<&mut Slot<C>> {
-        slot_of(&mut self.slots, fd)
+    fn slot(&mut self, token: Token) -> Option<&mut Slot<C>> {
+        slot_of(&mut self.slots, token)
     }
 
     /// When a wait has to end at the latest.
@@ -426,8 +433,8 @@ impl<C: Handler> Reactor<C> {
     /// Calls whoever an event is for.
     fn dispatch(&mut self, event: Event) {
         let waited_for = self.waited_for;
-        let Some(slot) = self.slot(event.fd) else { return };
-        // Its number was another's when the wait returned, who is gone.
+        let Some(slot) = self.slot(event.token) else { return };
+        // Its place was another's when the wait returned, who is gone.
         if slot.serial > waited_for {
             return;
         }
@@ -437,28 +444,28 @@ impl<C: Handler> Reactor<C> {
     }
 
     /// Calls whoever had more to do, unless an event came since.
-    fn go_on(&mut self, fd: Fd) {
-        let Some(slot) = self.slot(fd) else { return };
+    fn go_on(&mut self, token: Token) {
+        let Some(slot) = self.slot(token) else { return };
         if mem::take(&mut slot.again) {
             let (readable, writable) = (true, true);
             let (hung_up, more) = (false, slot.more);
-            self.give_turn(Event { fd, readable, writable, hung_up, more });
+            self.give_turn(Event { token, readable, writable, hung_up, more });
         }
     }
 
     fn give_turn(&mut self, event: Event) {
-        let Event { fd, readable, writable, hung_up, .. } = event;
-        let Some(Slot { interest, .. }) = self.slot(fd) else { return };
+        let Event { token, readable, writable, hung_up, .. } = event;
+        let Some(Slot { interest, .. }) = self.slot(token) else { return };
         let interest = *interest;
         if readable && interest.reads() {
-            self.call(fd, |owner, reactor| match owner {
+            self.call(token, |owner, reactor| match owner {
                 Owner::Connection(it) => it.readable(reactor),
                 Owner::Service(it) => it.readable(reactor),
                 Owner::Busy => Ok(Next::Same),
             });
         }
         if writable && interest.writes() {
-            self.call(fd, |owner, reactor| match owner {
+            self.call(token, |owner, reactor| match owner {
                 Owner::Connection(it) => it.writable(reactor),
                 Owner::Service(it) => it.writable(reactor),
                 Owner::Busy => Ok(Next::Same),
@@ -466,32 +473,37 @@ impl<C: Handler> Reactor<C> {
         }
         // Nobody is going to call on it, so it would be told for ever.
         if hung_up && interest == Interest::Nothing {
-            self.call(fd, |_, _| Err(Gone));
+            self.call(token, |_, _| Err(Gone));
         }
     }
 
     /// The handler has the reactor to itself meanwhile, and its slot is empty.
     fn call(
         &mut self,
-        fd: Fd,
+        token: Token,
         f: impl FnOnce(&mut Owner<C>, &mut Self) -> Result<Next, Gone>,
     ) {
-        let Some(slot) = self.slot(fd) else { return };
+        let Some(slot) = self.slot(token) else { return };
         if let Owner::Busy = slot.owner {
             return;
         }
         let serial = slot.serial;
         let mut owner = mem::replace(&mut slot.owner, Owner::Busy);
-        let outer = mem::replace(&mut self.current, Id { fd, serial });
+        let outer = mem::replace(&mut self.current, Id { token, serial });
         let next = f(&mut owner, self);
-        self.settle(fd, owner, next);
+        self.settle(token, owner, next);
         self.current = outer;
     }
 
     /// The turn is over: what is waited for next, or the end.
-    fn settle(&mut self, fd: Fd, owner: Owner<C>, next: Result<Next, Gone>) {
+    fn settle(
+        &mut self,
+        token: Token,
+        owner: Owner<C>,
+        next: Result<Next, Gone>,
+    ) {
         let edges = self.demultiplexer.tells_changes();
-        let Some(slot) = slot_of(&mut self.slots, fd) else { return };
+        let Some(slot) = slot_of(&mut self.slots, token) else { return };
         let (wanted, again) = match next {
             Ok(Next::Same) => {
                 slot.owner = owner;
@@ -500,21 +512,21 @@ impl<C: Handler> Reactor<C> {
             Ok(Next::Wait(interest)) => (interest, false),
             Ok(Next::Again(interest)) => (interest, true),
             Ok(Next::Room) => {
-                self.crowded.push(Id { fd, serial: slot.serial });
+                self.crowded.push(Id { token, serial: slot.serial });
                 (Interest::Nothing, false)
             }
-            Err(Gone) => return self.close(fd, owner),
+            Err(Gone) => return self.close(token, owner),
         };
         let changed = mem::replace(&mut slot.interest, wanted) != wanted;
         if edges && (again || changed) && !slot.again {
             // An edge may have passed while nobody waited for it.
             slot.again = true;
-            self.again.push(fd);
+            self.again.push(token);
         }
         if changed {
-            let modified = self.demultiplexer.modify(owner.fd(), wanted);
+            let modified = self.demultiplexer.modify(owner.fd(), token, wanted);
             if modified.is_err() {
-                return self.close(fd, owner);
+                return self.close(token, owner);
             }
         }
         slot.owner = owner;
@@ -522,10 +534,12 @@ impl<C: Handler> Reactor<C> {
 
     /// The only way out: what was known of it is forgotten, and then it is
     /// closed.
-    fn close(&mut self, fd: Fd, owner: Owner<C>) {
-        if let Some(slot) = self.slots[fd as usize].take() {
+    fn close(&mut self, token: Token, owner: Owner<C>) {
+        if let Some(slot) = self.slots[token as usize].take() {
             self.timers.cancel_all(slot.timers);
+            self.free.push(token);
         }
+        let fd = owner.fd().as_raw_fd();
         match owner {
             Owner::Connection(connection) => {
                 self.demultiplexer.closing(fd);
@@ -551,10 +565,10 @@ impl<C: Handler> Reactor<C> {
         at: Instant,
         period: Option<Duration>,
     ) -> Option<Timer> {
-        let slot = slot_of(&mut self.slots, id.fd)?;
+        let slot = slot_of(&mut self.slots, id.token)?;
         let own = &mut slot.timers;
         (slot.serial == id.serial)
-            .then(|| self.timers.start(own, id.fd, at, period))
+            .then(|| self.timers.start(own, id.token, at, period))
     }
 
     /// As many as there are now at most: one that is started for this very
@@ -566,10 +580,12 @@ impl<C: Handler> Reactor<C> {
         let now = self.now();
         for _ in 0..self.timers.len() {
             let Some(due) = self.timers.due(now) else { return };
-            let Some(slot) = slot_of(&mut self.slots, due.fd) else { return };
+            let Some(slot) = slot_of(&mut self.slots, due.token) else {
+                return;
+            };
             self.timers.over(&mut slot.timers, due.timer, now);
             self.counters.timers += 1;
-            self.call(due.fd, |it, reactor| {
+            self.call(due.token, |it, reactor| {
                 it.handler()?.timer(due.timer, reactor)
             });
         }
@@ -591,9 +607,9 @@ impl Handler for Never {
 
 fn slot_of<C: Handler>(
     slots: &mut [Option<Slot<C>>],
-    fd: Fd,
+    token: Token,
 ) -> Option<&mut Slot<C>> {
-    slots.get_mut(fd as usize)?.as_mut()
+    slots.get_mut(token as usize)?.as_mut()
 }
 
 impl<C: Handler> Owner<C> {
@@ -618,8 +634,8 @@ impl<C: Handler> Owner<C> {
 impl<C: Handler> Drop for Reactor<C> {
     /// Whoever is still there is closed as well.
     fn drop(&mut self) {
-        for fd in 0..self.slots.len() as Fd {
-            self.call(fd, |_, _| Err(Gone));
+        for token in 0..self.slots.len() as Token {
+            self.call(token, |_, _| Err(Gone));
         }
     }
 }

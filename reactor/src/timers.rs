@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use echo::Fd;
+use crate::demultiplexer::Token;
 
 /// A timer of a handler. It keeps its name when a periodic one is due again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -13,7 +13,7 @@ pub struct Timer(u64);
 /// Whose timer is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Due {
-    pub fd: Fd,
+    pub token: Token,
     pub timer: Timer,
 }
 
@@ -27,7 +27,7 @@ pub(crate) struct Timers {
 }
 
 struct Entry {
-    fd: Fd,
+    token: Token,
     period: Option<Duration>,
 }
 
@@ -44,17 +44,17 @@ impl Timers {
         self.by_time.len()
     }
 
-    /// Starts one for the handler of `fd`, which notes it among its own.
+    /// Starts one for the handler of `token`, which notes it among its own.
     pub fn start(
         &mut self,
         own: &mut Own,
-        fd: Fd,
+        token: Token,
         at: Instant,
         period: Option<Duration>,
     ) -> Timer {
         self.named += 1;
         let timer = Timer(self.named);
-        self.insert(own, timer, at, Entry { fd, period });
+        self.insert(own, timer, at, Entry { token, period });
         timer
     }
 
@@ -79,7 +79,7 @@ impl Timers {
     pub fn due(&self, now: Instant) -> Option<Due> {
         self.next.filter(|next| *next <= now)?;
         let ((_, timer), entry) = self.by_time.first_key_value()?;
-        Some(Due { fd: entry.fd, timer: *timer })
+        Some(Due { token: entry.token, timer: *timer })
     }
 
     /// It has been due: a periodic one is started again for the next time that

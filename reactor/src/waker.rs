@@ -14,6 +14,9 @@ use nix::unistd::{read, write};
 use crate::demultiplexer::Interest;
 use crate::reactor::{Handler, Next, Reactor};
 
+/// Room for so many messages is made at once.
+const BATCH: usize = 64;
+
 struct Queue<T> {
     messages: Mutex<Vec<T>>,
     wake: EventFd,
@@ -85,7 +88,8 @@ pub fn channel<T, W: Watch>(
     let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
     let wake = EventFd::from_flags(flags).context("eventfd")?;
     watch.name(wake.as_fd().as_raw_fd(), "wake-ups");
-    let queue = Arc::new(Queue { messages: Mutex::default(), wake });
+    let messages = Mutex::new(Vec::with_capacity(BATCH));
+    let queue = Arc::new(Queue { messages, wake });
     let sender = Sender { queue: Arc::clone(&queue), watch };
     Ok((sender, Receiver { queue, watch }))
 }
@@ -94,7 +98,7 @@ impl<T, W> Receiver<T, W> {
     /// The service that calls `take` for each message.
     pub fn inbox<F>(self, take: F) -> Inbox<T, F, W> {
         let Receiver { queue, watch } = self;
-        Inbox { queue, batch: Vec::new(), take, watch }
+        Inbox { queue, batch: Vec::with_capacity(BATCH), take, watch }
     }
 }
 

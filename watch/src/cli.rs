@@ -307,6 +307,7 @@ fn model_json(model: &Model) -> Value {
             "idle_wakes": limits.idle_wakes,
             "per_client": match limits.per_client {
                 PerClient::Nothing => "nothing",
+                PerClient::Task => "task",
                 PerClient::Thread => "thread",
                 PerClient::Process => "process",
             },

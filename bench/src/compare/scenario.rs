@@ -194,7 +194,7 @@ pub fn absence(
         return Some(format!("descriptors below {below}"));
     }
     let tasks = match limits.per_client {
-        PerClient::Nothing => None,
+        PerClient::Nothing | PerClient::Task => None,
         PerClient::Thread => Some("threads"),
         PerClient::Process => Some("processes"),
     };

@@ -277,8 +277,11 @@ struct Told {
     cpu: Cpu,
 }
 
-/// How a server calls such a descriptor.
-const OWN: &str = "completions";
+/// How a server calls the descriptor that tells of operations.
+const COMPLETIONS: &str = "completions";
+
+/// How servers call descriptors that are no clients'.
+const OWN: &[&str] = &[COMPLETIONS, "wake-ups"];
 
 /// The size of what a signalfd gives for a signal (signalfd(2)).
 const SIGNALFD_SIGINFO: i64 = 128;
@@ -298,8 +301,10 @@ fn told(text: &str) -> Result<Told> {
             let tid = object["tid"].as_i64().context("no tid")?;
             cpu.add(&object)
                 .with_context(|| format!("the record's line '{line}'"))?;
-            if object["peer"] == OWN {
+            if OWN.iter().any(|name| object["peer"] == *name) {
                 own.extend(object["fd"].as_i64());
+            }
+            if object["peer"] == COMPLETIONS {
                 read += object["ret"].as_i64().unwrap_or(0);
             }
             match object["verb"].as_str() {

@@ -71,6 +71,7 @@ fn limits(limits: &Limits) -> String {
     }
     match limits.per_client {
         PerClient::Nothing => {}
+        PerClient::Task => words.push("a task for each client".to_owned()),
         PerClient::Thread => words.push("a thread for each client".to_owned()),
         PerClient::Process => {
             words.push("a process for each client".to_owned());

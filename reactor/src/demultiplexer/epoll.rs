@@ -5,7 +5,7 @@ use echo::{Fd, Timeout, Watch};
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollCreateFlags, EpollEvent, EpollFlags};
 
-use super::{Demultiplexer, Event, Interest, RegisterError};
+use super::{Demultiplexer, Event, Interest, Known, RegisterError, Token};
 /// The most events that one wait brings.
 const BATCH: usize = 256;
 
@@ -24,7 +24,7 @@ pub struct Epoll<W> {
     list: nix::sys::epoll::Epoll,
     trigger: Trigger,
     exclusive: Option<Fd>,
-    known: Vec<bool>,
+    known: Known,
     registered: usize,
     events: Vec<EpollEvent>,
     ready: Vec<Fd>,
@@ -44,7 +44,7 @@ impl<W: Watch> Epoll<W> {
                 .context("epoll_create1")?,
             trigger,
             exclusive: None,
-            known: vec![],
+            known: Known::default(),
             registered: 0,
             events: vec![EpollEvent::empty(); BATCH],
             ready: Vec::with_capacity(BATCH),
@@ -57,10 +57,6 @@ impl<W: Watch> Epoll<W> {
     pub fn exclusive(mut self, fd: Fd) -> Self {
         self.exclusive = Some(fd);
         self
-    }
-
-    fn is_known(&self, fd: Fd) -> bool {
-        self.known.get(fd as usize) == Some(&true)
     }
 
     fn flags(&self, fd: Fd, interest: Interest) -> EpollFlags {
@@ -85,6 +81,11 @@ impl<W: Watch> Epoll<W> {
     }
 }
 
+/// What the kernel keeps with a descriptor, and gives back.
+fn packed(fd: Fd, token: Token) -> u64 {
+    (fd as u64) << 32 | u64::from(token)
+}
+
 impl<W: Watch> Demultiplexer for Epoll<W> {
     fn name(&self) -> &'static str {
         "epoll_wait"
@@ -97,21 +98,19 @@ impl<W: Watch> Demultiplexer for Epoll<W> {
     fn register(
         &mut self,
         fd: BorrowedFd<'_>,
+        token: Token,
         interest: Interest,
     ) -> Result<(), RegisterError> {
         let number = fd.as_raw_fd();
         if interest == Interest::Nothing {
             return Err(RegisterError::NoInterest(number));
         }
-        let event =
-            EpollEvent::new(self.flags(number, interest), number as u64);
+        let flags = self.flags(number, interest);
+        let event = EpollEvent::new(flags, packed(number, token));
         self.watch
             .ask("epoll_ctl", number, || self.list.add(fd, event))
             .map_err(|errno| RegisterError::of(number, errno))?;
-        if number as usize >= self.known.len() {
-            self.known.resize(number as usize + 1, false);
-        }
-        self.known[number as usize] = true;
+        self.known.insert(number);
         self.registered += 1;
         Ok(())
     }
@@ -119,17 +118,18 @@ impl<W: Watch> Demultiplexer for Epoll<W> {
     fn modify(
         &mut self,
         fd: BorrowedFd<'_>,
+        token: Token,
         interest: Interest,
     ) -> Result<(), RegisterError> {
         let number = fd.as_raw_fd();
-        if !self.is_known(number) {
+        if !self.known.contains(number) {
             return Err(RegisterError::Unknown(number));
         }
         if self.trigger == Trigger::Edge {
             return Ok(());
         }
         let flags = self.flags(number, interest);
-        let mut event = EpollEvent::new(flags, number as u64);
+        let mut event = EpollEvent::new(flags, packed(number, token));
         let change = || match self.exclusive == Some(number) {
             false => self.list.modify(fd, &mut event),
             // It cannot be changed, only taken off the list: epoll_ctl(2).
@@ -152,10 +152,7 @@ impl<W: Watch> Demultiplexer for Epoll<W> {
 
     /// epoll(7): closing the last descriptor also ends the interest in it.
     fn closing(&mut self, fd: Fd) {
-        if self.is_known(fd) {
-            self.known[fd as usize] = false;
-            self.registered -= 1;
-        }
+        self.registered -= usize::from(self.known.remove(fd));
     }
 
     fn wait(
@@ -175,11 +172,11 @@ impl<W: Watch> Demultiplexer for Epoll<W> {
             EpollFlags::EPOLLRDHUP.union(EpollFlags::EPOLLPRI).union(FAILED);
         self.ready.clear();
         for event in &self.events[..n] {
-            let (fd, told) = (event.data() as Fd, event.events());
+            let (data, told) = (event.data(), event.events());
             let has = |flags| told.intersects(flags);
-            self.ready.push(fd);
+            self.ready.push((data >> 32) as Fd);
             events.push(Event {
-                fd,
+                token: data as Token,
                 readable: has(EpollFlags::EPOLLIN | MORE),
                 writable: has(EpollFlags::EPOLLOUT | FAILED),
                 hung_up: has(FAILED),

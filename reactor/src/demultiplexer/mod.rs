@@ -17,6 +17,9 @@ pub use epoll::{Epoll, Trigger};
 pub use poll::Poll;
 pub use select::Select;
 
+/// What a descriptor is registered with, to be found in its events.
+pub type Token = u32;
+
 /// What is wanted of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
@@ -45,8 +48,8 @@ impl Interest {
 /// What has become of a descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Whose it is.
-    pub fd: Fd,
+    /// Whose it is: what it was registered with.
+    pub token: Token,
     /// A read would not block.
     pub readable: bool,
     /// A write would not block.
@@ -125,6 +128,7 @@ pub trait Demultiplexer {
     fn register(
         &mut self,
         fd: BorrowedFd<'_>,
+        token: Token,
         interest: Interest,
     ) -> Result<(), RegisterError>;
 
@@ -132,6 +136,7 @@ pub trait Demultiplexer {
     fn modify(
         &mut self,
         fd: BorrowedFd<'_>,
+        token: Token,
         interest: Interest,
     ) -> Result<(), RegisterError>;
 
@@ -154,6 +159,34 @@ pub fn best<W: Watch>(watch: W) -> Box<dyn Demultiplexer> {
         Ok(epoll) => Box::new(epoll),
         Err(_) if Poll::new(watch).works() => Box::new(Poll::new(watch)),
         Err(_) => Box::new(Select::new(watch)),
+    }
+}
+
+/// A set of descriptors, a bit for each.
+#[derive(Default)]
+struct Known(Vec<u64>);
+
+impl Known {
+    fn contains(&self, fd: Fd) -> bool {
+        let (word, bit) = (fd as usize / 64, fd as usize % 64);
+        self.0.get(word).is_some_and(|word| word & 1 << bit != 0)
+    }
+
+    fn insert(&mut self, fd: Fd) {
+        let (word, bit) = (fd as usize / 64, fd as usize % 64);
+        if word >= self.0.len() {
+            self.0.resize(word + 1, 0);
+        }
+        self.0[word] |= 1 << bit;
+    }
+
+    /// Whether it was there.
+    fn remove(&mut self, fd: Fd) -> bool {
+        let there = self.contains(fd);
+        if there {
+            self.0[fd as usize / 64] &= !(1 << (fd as usize % 64));
+        }
+        there
     }
 }
 

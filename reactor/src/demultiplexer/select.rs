@@ -4,7 +4,9 @@ use anyhow::{Context, Result};
 use echo::{Fd, Timeout, Watch};
 use nix::errno::Errno;
 
-use super::{Demultiplexer, Event, Interest, RegisterError, ensure_open};
+use super::{
+    Demultiplexer, Event, Interest, RegisterError, Token, ensure_open,
+};
 use crate::sys::{self, FdSet};
 
 /// select(2): the interests are sets, which each call overwrites.
@@ -13,6 +15,8 @@ pub struct Select<W> {
     reads: FdSet,
     writes: FdSet,
     end: Fd,
+    /// Indexed by descriptor.
+    tokens: Vec<Token>,
     registered: usize,
     ready: Vec<Fd>,
     watch: W,
@@ -24,7 +28,8 @@ impl<W: Watch> Select<W> {
         let set = FdSet::default();
         let [known, reads, writes] = [set; 3];
         let (end, registered) = (0, 0);
-        Select { known, reads, writes, end, registered, ready: vec![], watch }
+        let (tokens, ready) = (vec![], vec![]);
+        Select { known, reads, writes, end, tokens, registered, ready, watch }
     }
 
     /// One of the descriptors was closed while it was registered, which its
@@ -33,7 +38,7 @@ impl<W: Watch> Select<W> {
         let known = (0..self.end).filter(|fd| self.known.contains(*fd));
         for fd in known.filter(|fd| !sys::is_open(*fd)) {
             events.push(Event {
-                fd,
+                token: self.tokens[fd as usize],
                 readable: true,
                 writable: true,
                 hung_up: true,
@@ -51,6 +56,7 @@ impl<W: Watch> Demultiplexer for Select<W> {
     fn register(
         &mut self,
         fd: BorrowedFd<'_>,
+        token: Token,
         interest: Interest,
     ) -> Result<(), RegisterError> {
         let number = fd.as_raw_fd();
@@ -67,26 +73,29 @@ impl<W: Watch> Demultiplexer for Select<W> {
         ensure_open(fd)?;
         self.known.insert(number);
         self.end = self.end.max(number + 1);
+        self.tokens.resize(self.end as usize, 0);
         self.registered += 1;
-        self.modify(fd, interest)
+        self.modify(fd, token, interest)
     }
 
     fn modify(
         &mut self,
         fd: BorrowedFd<'_>,
+        token: Token,
         interest: Interest,
     ) -> Result<(), RegisterError> {
         let fd = fd.as_raw_fd();
         if !sys::fits(fd) || !self.known.contains(fd) {
             return Err(RegisterError::Unknown(fd));
         }
+        self.tokens[fd as usize] = token;
         self.reads.set(fd, interest.reads());
         self.writes.set(fd, interest.writes());
         Ok(())
     }
 
     fn remove(&mut self, fd: BorrowedFd<'_>) -> Result<(), RegisterError> {
-        self.modify(fd, Interest::Nothing)?;
+        self.modify(fd, 0, Interest::Nothing)?;
         self.closing(fd.as_raw_fd());
         Ok(())
     }
@@ -127,8 +136,9 @@ impl<W: Watch> Demultiplexer for Select<W> {
                 (reads.contains(fd), writes.contains(fd));
             if readable || writable {
                 self.ready.push(fd);
+                let token = self.tokens[fd as usize];
                 let (hung_up, more) = (false, true);
-                events.push(Event { fd, readable, writable, hung_up, more });
+                events.push(Event { token, readable, writable, hung_up, more });
             }
         }
         self.watch.ready(&self.ready, end as usize);

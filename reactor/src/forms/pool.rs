@@ -19,8 +19,8 @@ use crate::reactor::{Id, Reactor};
 use crate::signals::Stopper;
 use crate::waker::{Sender, channel};
 
-/// Buffers that are kept for messages with the workers.
-const SPARE: usize = 256;
+/// Messages that may be with the workers before one more costs an allocation.
+const AT_ONCE: usize = 64;
 
 /// A message on its way to a worker and back.
 pub struct Job {
@@ -34,13 +34,11 @@ pub struct Jobs<W> {
     watch: W,
 }
 
-#[derive(Default)]
 struct Queue {
     jobs: Mutex<Waiting>,
     changed: Condvar,
 }
 
-#[derive(Default)]
 struct Waiting {
     jobs: VecDeque<Job>,
     closed: bool,
@@ -52,10 +50,13 @@ pub fn serve<W: Watch>(
     flags: &Flags,
     watch: W,
 ) -> Result<()> {
-    let scratch = Scratch::up_to(listener.buffer(), SPARE);
+    let scratch = Scratch::of(listener.buffer(), AT_ONCE);
     let demultiplexer = flags.demultiplexer(watch)?;
     let mut reactor = Reactor::with_scratch(demultiplexer, scratch);
-    let jobs = Jobs { queue: Arc::default(), watch };
+    let jobs = VecDeque::with_capacity(AT_ONCE);
+    let jobs = Mutex::new(Waiting { jobs, closed: false });
+    let queue = Arc::new(Queue { jobs, changed: Condvar::new() });
+    let jobs = Jobs { queue, watch };
     // One wake-up of the reactor may bring many answers.
     let back = |job: Job, reactor: &mut Reactor<Echo<W>>| {
         let Job { whose, pending } = job;
