@@ -89,10 +89,11 @@ impl Executor {
                 let next = self.ready.lock().pop_front();
                 next.into_iter().for_each(|number| self.poll(number));
             }
+            let sleep = self.ready.lock().is_empty();
             let mut reactor = reactor.borrow_mut();
             // The last task may just have ended.
             if !reactor.is_finished() {
-                reactor.round(self.ready.lock().is_empty())?;
+                reactor.round(sleep)?;
             }
         }
         Ok(())

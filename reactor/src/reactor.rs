@@ -328,6 +328,11 @@ impl<C: Handler> Reactor<C> {
         slot.and_then(Option::as_ref).is_none_or(|slot| slot.more)
     }
 
+    /// The call that it waits in.
+    pub fn waits_in(&self) -> &'static str {
+        self.demultiplexer.name()
+    }
+
     /// How many connections there are.
     pub fn connections(&self) -> usize {
         self.connections
