@@ -15,12 +15,13 @@ const FAMILIES: &[(&str, &[&str])] = &[
     ("epoll", &["epoll_lt", "epoll_et"]),
     ("signals", &["signal_driven"]),
     ("POSIX AIO", &["aio_file"]),
+    ("reactor", &["reactor"]),
     ("peers", &["peers"]),
     ("others", &[]),
 ];
 
-const PEER: usize = 6;
-const OTHER: usize = 7;
+const PEER: usize = 7;
+const OTHER: usize = 8;
 
 /// A server as it is drawn.
 #[derive(Clone, Debug)]

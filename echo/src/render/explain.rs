@@ -52,9 +52,9 @@ const CALLS: &[(Verb, &str, &str)] = &[
     (
         Wait,
         "Condvar::wait",
-        "A thread of the pool sleeps until there is an accepted socket in the \
-         queue; no descriptor is involved, another thread wakes it: \
-         pthread_cond_wait(3), futex(2).",
+        "A thread of the pool sleeps until there is something for it in the \
+         queue: a client, or a message; no descriptor is involved, another \
+         thread wakes it: pthread_cond_wait(3), futex(2).",
     ),
     (Wait, "waitpid", REAP),
     (
@@ -86,8 +86,8 @@ const CALLS: &[(Verb, &str, &str)] = &[
     (
         Copy,
         "write",
-        "Tells the thread that serves: a pipe becomes readable, which is one \
-         more descriptor for it to wait for: pipe(7).",
+        "Tells another thread: a pipe or an eventfd becomes readable, which \
+         is one more descriptor for it to wait for: pipe(7), eventfd(2).",
     ),
     (
         WaitAndCopy,

@@ -44,6 +44,10 @@ pub fn lesson(row: &Row) -> Lesson {
         "signal_driven" | "signal_driven-handler" => signals_name(row),
         "signal_driven-sigio" => signals_nobody(row),
         name if name.starts_with("aio_file") => through_a_file(row),
+        "reactor" => dispatches(row, "the handlers that its loop calls"),
+        "reactor-futures" => dispatches(row, "the tasks that it wakes"),
+        "reactor-pool" => by_workers(row),
+        "reactor-threads" => many_reactors(row),
         _ => plain(row),
     }
 }
@@ -304,6 +308,67 @@ fn through_a_file(row: &Row) -> Lesson {
         format!(
             "{all} calls a message, and {shown} operations by {workers} of \
              glibc"
+        ),
+    )
+}
+
+/// The calls of a bare loop, although there is `what` besides.
+fn dispatches(row: &Row, what: &str) -> Lesson {
+    let Wait { asked, ready, scanned } = row.calls.wait.unwrap_or(NO_WAIT);
+    let all = decimal(row.calls.all_per_message());
+    Lesson::of(
+        ready > 0.0 && scanned == ready && row.calls.all_per_message() < 4.0,
+        format!(
+            "{all} calls a message, those of epoll_lt: {what} make none of \
+             their own; each wait was about {} descriptors and gave back {}",
+            short(asked),
+            short(ready)
+        ),
+        format!(
+            "{all} calls a message; of {} descriptors {} were ready, and {} \
+             entries were looked through",
+            short(asked),
+            short(ready),
+            short(scanned)
+        ),
+    )
+}
+
+fn by_workers(row: &Row) -> Lesson {
+    let of =
+        |name: &str| row.calls.per_message.get(name).copied().unwrap_or(0.0);
+    let (writes, reads) = (of("write"), of("read"));
+    let threads = row.cost.crowd.threads;
+    let all = decimal(row.calls.all_per_message());
+    let shown = format!(
+        "{all} calls a message by {threads} threads, among them {} writes and \
+         {} reads of an eventfd",
+        decimal(writes),
+        decimal(reads)
+    );
+    Lesson::of(
+        writes > 0.5 && reads > 0.5 && threads > 1,
+        format!(
+            "{shown}: a worker had each message, and told the reactor when it \
+             was done; the reactor alone receives and sends"
+        ),
+        shown,
+    )
+}
+
+fn many_reactors(row: &Row) -> Lesson {
+    let (before, with) = (row.cost.at_rest.threads, row.cost.crowd.threads);
+    let first = millis(row.cost.answers.talker_first);
+    Lesson::of(
+        with == before && before > 2 && answered_in_time(row),
+        format!(
+            "{with} threads, each with a wait of its own, before the clients \
+             came and after: one accepted client 1 and dealt it to another, \
+             which answered in {first} ms and served it to its end"
+        ),
+        format!(
+            "{before} threads became {with}; client 1 was answered in {first} \
+             ms"
         ),
     )
 }
