@@ -23,10 +23,10 @@ mod workers;
 
 pub use cli::{NoFlags, duration, parse_or_end};
 pub use connections::Connections;
-pub use listener::{AcceptError, Listener, Timeout, refused};
+pub use listener::{AcceptError, Listener, Timeout, dropped, refused};
 pub use pending::{Pending, Scratch};
 pub use render::{explain, render_if_asked};
-pub use server::{Server, is_renderer, main};
+pub use server::{Server, is_renderer, main, say};
 pub use stop::{Stop, StopFd, StopFlag, StopSignal};
 pub use sys::{accept4, shared, signal_set};
 pub use tally::tally;

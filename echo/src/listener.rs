@@ -19,6 +19,7 @@ use crate::{Fd, Stop, tally};
 /// stands in each server.
 pub struct Listener {
     socket: Option<OwnedFd>,
+    backlog: i32,
     buffer: usize,
     max_connections: usize,
     pause: Option<Pause>,
@@ -111,11 +112,29 @@ impl Listener {
         }
         Ok(Listener {
             socket: Some(socket),
+            backlog,
             buffer,
             max_connections,
             pause: None,
             armed: true,
         })
+    }
+
+    /// The same policy for another socket that listens.
+    pub fn beside(&self, socket: OwnedFd) -> Self {
+        Listener {
+            socket: Some(socket),
+            backlog: self.backlog,
+            buffer: self.buffer,
+            max_connections: self.max_connections,
+            pause: None,
+            armed: true,
+        }
+    }
+
+    /// How many clients may wait in the accept queue.
+    pub fn backlog(&self) -> i32 {
+        self.backlog
     }
 
     /// Where clients find this server; port 0 has become a real one.
@@ -216,9 +235,7 @@ impl Listener {
     /// Says that a client was dropped that did nothing wrong, and why, as
     /// `refused` does.
     pub fn dropped(&self, why: &str) {
-        if tally().add_dropped() == 1 {
-            crate::server::say(&format!("a client was dropped: {why}"));
-        }
+        dropped(why);
     }
 
     /// How long a wait may sleep before accepting or stopping needs the loop.
@@ -241,6 +258,13 @@ impl Listener {
 pub fn refused(why: &str) {
     if tally().add_refused() == 1 {
         crate::server::say(&format!("a client was refused: {why}"));
+    }
+}
+
+/// Says that a client was dropped, as `Listener::dropped` does.
+pub fn dropped(why: &str) {
+    if tally().add_dropped() == 1 {
+        crate::server::say(&format!("a client was dropped: {why}"));
     }
 }
 

@@ -69,7 +69,7 @@ pub fn main<S: Server>(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 /// Tells the person who started the server, in one line.
-pub(crate) fn say(line: &str) {
+pub fn say(line: &str) {
     let name = NAME.get().unwrap_or(&"echo");
     eprint_line(&format!("{name}: {line}"));
 }

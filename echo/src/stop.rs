@@ -72,6 +72,12 @@ impl Stop for StopFd {
 }
 
 impl StopFd {
+    /// The same stop for a child that is still to be forked: signalfd(2) gives
+    /// a process its own signals.
+    pub fn for_child(&self) -> Result<Self> {
+        Self::install(self.grace)
+    }
+
     /// Takes the signal that made the descriptor readable. The first begins
     /// the grace; the second ends the process.
     pub fn take(&mut self) {

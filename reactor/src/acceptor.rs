@@ -5,11 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use anyhow::Result;
-use echo::{Gone, Listener, Unwatched, Watch, accept4};
+use echo::{Gone, Listener, Unwatched, Watch, accept4, tally};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::SockFlag;
 
+use crate::board::{AcceptMutex, Seat};
 use crate::demultiplexer::Interest;
 use crate::reactor::{Handler, Next, Reactor};
 use crate::timers::Timer;
@@ -20,13 +21,22 @@ pub struct Acceptor<F, W> {
     accepted: F,
     /// How many clients other reactors have.
     elsewhere: Option<Box<dyn Fn() -> usize>>,
-    /// When it looks again whether there is room.
+    /// Where its clients are counted, beside those of others who accept too.
+    seat: Option<Seat>,
+    /// Without it nobody accepts.
+    mutex: Option<AcceptMutex>,
+    /// When it looks again whether it may accept.
     timer: Option<Timer>,
     watch: W,
 }
 
 /// How often one looks for room that another thread or process has made.
 const LOOK: Duration = Duration::from_millis(10);
+
+/// How often one tries again to get the accept mutex. So long may a client
+/// wait behind a turn that takes long, in the process that had the mutex last:
+/// not as long as a person would notice (nginx: 500 ms).
+const RETRY: Duration = Duration::from_millis(100);
 
 impl<F, W: Watch> Acceptor<F, W> {
     /// For clients of this listener.
@@ -37,8 +47,15 @@ impl<F, W: Watch> Acceptor<F, W> {
     pub fn new(listener: Listener, accepted: F, watch: W) -> Result<Self> {
         let nonblocking = FcntlArg::F_SETFL(OFlag::O_NONBLOCK);
         watch.ask("fcntl", listener.fd(), || fcntl(&listener, nonblocking))?;
-        let (elsewhere, timer) = (None, None);
-        Ok(Acceptor { listener, accepted, elsewhere, timer, watch })
+        Ok(Acceptor {
+            listener,
+            accepted,
+            elsewhere: None,
+            seat: None,
+            mutex: None,
+            timer: None,
+            watch,
+        })
     }
 
     /// So many clients of other reactors count as well.
@@ -47,9 +64,51 @@ impl<F, W: Watch> Acceptor<F, W> {
         self
     }
 
+    /// Others accept from the same board's clients: whoever comes is counted
+    /// here.
+    pub fn seated(mut self, seat: Seat) -> Self {
+        self.seat = Some(seat);
+        self
+    }
+
+    /// It accepts only while it has this mutex, which it tries to get before
+    /// each wait: [`Reactor::ask_before_waits`].
+    pub fn taking(mut self, mutex: AcceptMutex) -> Self {
+        self.mutex = Some(mutex);
+        self
+    }
+
     fn clients<C: Handler>(&self, reactor: &Reactor<C>) -> usize {
+        if let Some(seat) = self.seat {
+            return seat.all();
+        }
         let elsewhere = self.elsewhere.as_ref().map_or(0, |count| count());
         reactor.connections() + elsewhere
+    }
+
+    /// Whether one more may come, who is counted then. Others may come at the
+    /// same time: each counts its own before it looks, so whoever looks last
+    /// sees all of them, and there are never too many.
+    fn enter(&mut self, clients: usize) -> bool {
+        let Some(seat) = self.seat else {
+            return self.listener.wanted(clients);
+        };
+        seat.come();
+        let wanted = self.listener.wanted(seat.all() - 1);
+        if !wanted {
+            seat.leave();
+        }
+        wanted
+    }
+
+    /// Whoever was to come did not.
+    fn nobody_came(&self, why: Errno) {
+        if let Some(seat) = self.seat {
+            seat.leave();
+            if why == Errno::EAGAIN {
+                tally().add_wasted(1);
+            }
+        }
     }
 
     /// Waits for the next client, unless none may be accepted: such a one
@@ -62,7 +121,8 @@ impl<F, W: Watch> Acceptor<F, W> {
         if let Some(timer) = self.timer.take() {
             reactor.cancel(id, timer);
         }
-        let look = self.elsewhere.as_ref().map(|_| LOOK);
+        let others = self.elsewhere.is_some() || self.seat.is_some();
+        let look = others.then_some(LOOK);
         if let Some(after) = self.listener.pause().or(look) {
             self.timer = reactor.after(id, after);
         }
@@ -82,14 +142,21 @@ where
 
     /// Takes one client, and leaves the others for the next round.
     fn readable(&mut self, reactor: &mut Reactor<C>) -> Result<Next, Gone> {
+        if self.mutex.as_ref().is_some_and(|mutex| !mutex.is_mine()) {
+            return Ok(Next::Same);
+        }
         let clients = self.clients(reactor);
-        if self.listener.wanted(clients) {
+        if self.enter(clients) {
             let listener = self.listener.as_fd();
             let take = || accept4(listener, SockFlag::SOCK_NONBLOCK);
             match self.watch.take("accept4", listener, take) {
                 Ok(socket) => (self.accepted)(socket, reactor),
-                Err(Errno::EAGAIN) => return Ok(Next::Wait(Interest::Read)),
+                Err(Errno::EAGAIN) => {
+                    self.nobody_came(Errno::EAGAIN);
+                    return Ok(Next::Wait(Interest::Read));
+                }
                 Err(err) => {
+                    self.nobody_came(err);
                     if let Err(err) = self.listener.on_error(err, clients) {
                         reactor.fail(err);
                         return Err(Gone);
@@ -102,11 +169,41 @@ where
 
     fn timer(
         &mut self,
-        _: Timer,
+        timer: Timer,
         reactor: &mut Reactor<C>,
     ) -> Result<Next, Gone> {
-        self.timer = None;
-        Ok(self.next(reactor))
+        self.timer.take_if(|own| *own == timer);
+        // With a mutex, the wake-up is all: it is asked before the next wait.
+        Ok(match self.mutex {
+            None => self.next(reactor),
+            Some(_) => Next::Same,
+        })
+    }
+
+    /// The mutex is tried for, and whoever has it waits for clients; the others
+    /// try again before their next wait, or after a while.
+    fn before_wait(&mut self, reactor: &mut Reactor<C>) -> Next {
+        let clients = self.clients(reactor);
+        let Some(mutex) = &mut self.mutex else { return Next::Same };
+        if self.listener.wanted(clients) && mutex.take() {
+            if let Some(timer) = self.timer.take() {
+                reactor.cancel(reactor.current(), timer);
+            }
+            return Next::Wait(Interest::Read);
+        }
+        if self.timer.is_none() {
+            self.timer = reactor.after(reactor.current(), RETRY);
+        }
+        Next::Wait(Interest::Nothing)
+    }
+
+    /// The client that has been waited for is accepted, so that others may
+    /// accept the next one while this process serves.
+    fn after_wait(&mut self, _: &mut Reactor<C>) -> Next {
+        if let Some(mutex) = &mut self.mutex {
+            mutex.release();
+        }
+        Next::Same
     }
 }
 

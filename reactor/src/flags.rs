@@ -3,9 +3,9 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
-use echo::Watch;
+use echo::{Fd, Watch};
 
-use crate::board::{SEATS, Seat};
+use crate::board::{REACTORS, Seat};
 use crate::business::Slow;
 use crate::demultiplexer::{Demultiplexer, Epoll, Poll, Select, Trigger, best};
 use crate::echo_handler::Rules;
@@ -27,7 +27,11 @@ pub struct Flags {
     #[arg(long, value_name = "N", value_parser = number)]
     pub reactors: Option<usize>,
 
-    /// Which of them gets the next client
+    /// Who accepts, of a master and its workers
+    #[arg(long, value_name = "HOW")]
+    pub accept: Option<Accept>,
+
+    /// Which reactor gets the next client
     #[arg(long, value_name = "HOW")]
     pub deal: Option<Deal>,
 
@@ -59,8 +63,25 @@ pub enum Form {
     Pool,
     /// A reactor that accepts, and others, each in a thread, that serve
     Threads,
+    /// A master, and workers, each in a process with a reactor of its own
+    Processes,
     /// One reactor, one thread; each client is an `async fn`
     Futures,
+}
+
+/// Who accepts, of a master and its workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Accept {
+    /// All workers wait for clients, and all are woken by each
+    Shared,
+    /// All wait, and one is woken: EPOLLEXCLUSIVE (the default)
+    Exclusive,
+    /// One waits at a time, whoever has the mutex
+    Mutex,
+    /// Each has a queue of its own: SO_REUSEPORT
+    Reuseport,
+    /// The master accepts, and passes each client on: SCM_RIGHTS
+    Passed,
 }
 
 /// Which reactor gets the next client.
@@ -85,18 +106,47 @@ pub enum Call {
 impl Flags {
     /// What is wrong with a command line that clap cannot know.
     pub fn check(&self) -> Result<(), String> {
-        let of = |form, set: bool, flag: &str| match set && self.form != form {
-            true => {
-                let form = form.to_possible_value();
-                let form =
-                    form.map_or(String::new(), |it| it.get_name().into());
-                Err(format!("{flag} belongs to --form {form}"))
+        use Form::{Pool, Processes, Threads};
+        let of = |forms: &[Form], set: bool, flag: &str| {
+            if !set || forms.contains(&self.form) {
+                return Ok(());
             }
-            false => Ok(()),
+            let names = forms.iter().filter_map(Form::to_possible_value);
+            let names: Vec<_> =
+                names.map(|it| it.get_name().to_owned()).collect();
+            Err(format!("{flag} belongs to --form {}", names.join(" or ")))
         };
-        of(Form::Pool, self.workers.is_some(), "--workers")?;
-        of(Form::Threads, self.reactors.is_some(), "--reactors")?;
-        of(Form::Threads, self.deal.is_some(), "--deal")
+        of(&[Pool, Processes], self.workers.is_some(), "--workers")?;
+        of(&[Threads], self.reactors.is_some(), "--reactors")?;
+        of(&[Threads, Processes], self.deal.is_some(), "--deal")?;
+        of(&[Processes], self.accept.is_some(), "--accept")?;
+        if self.form != Processes {
+            return Ok(());
+        }
+        if self.deal.is_some() && self.accept() != Accept::Passed {
+            return Err("--deal belongs to --accept passed".to_owned());
+        }
+        let edges = self.demultiplexer == Call::EpollEt;
+        let epoll =
+            edges || matches!(self.demultiplexer, Call::Best | Call::EpollLt);
+        match self.accept() {
+            Accept::Exclusive if !epoll => {
+                Err("--accept exclusive needs epoll".to_owned())
+            }
+            Accept::Mutex if edges => Err("--accept mutex needs a call that \
+                                           tells what is still so: not \
+                                           epoll-et"
+                .to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Without epoll, all workers are woken.
+    pub fn accept(&self) -> Accept {
+        self.accept.unwrap_or(match self.demultiplexer {
+            Call::Select | Call::Poll => Accept::Shared,
+            Call::Best | Call::EpollLt | Call::EpollEt => Accept::Exclusive,
+        })
     }
 
     pub fn workers(&self) -> usize {
@@ -125,6 +175,24 @@ impl Flags {
         Rules { slow, jobs, idle_timeout, seat }
     }
 
+    /// One in which the listener's number is waited for by others, too.
+    pub fn exclusive<W: Watch>(
+        &self,
+        listener: Fd,
+        watch: W,
+    ) -> Result<Box<dyn Demultiplexer>> {
+        let trigger = match self.demultiplexer {
+            Call::EpollEt => Trigger::Edge,
+            _ => Trigger::Level,
+        };
+        match Epoll::new(trigger, watch) {
+            Ok(epoll) => Ok(Box::new(epoll.exclusive(listener))),
+            // Where epoll is forbidden, all are woken.
+            Err(_) if self.accept.is_none() => self.demultiplexer(watch),
+            Err(err) => Err(err),
+        }
+    }
+
     pub fn demultiplexer<W: Watch>(
         &self,
         watch: W,
@@ -140,12 +208,12 @@ impl Flags {
 }
 
 fn cores() -> usize {
-    available_parallelism().map_or(1, usize::from).min(SEATS)
+    available_parallelism().map_or(1, usize::from).min(REACTORS)
 }
 
 fn number(text: &str) -> Result<usize, String> {
     match text.parse() {
-        Ok(n @ 1..=SEATS) => Ok(n),
-        _ => Err(format!("expected a number, 1 to {SEATS}")),
+        Ok(n @ 1..=REACTORS) => Ok(n),
+        _ => Err(format!("expected a number, 1 to {REACTORS}")),
     }
 }

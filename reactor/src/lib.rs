@@ -60,6 +60,9 @@ impl echo::Server for Server {
             Form::Threads => {
                 forms::threads::serve(listener, stop, &flags, watch)
             }
+            Form::Processes => {
+                forms::processes::serve(listener, stop, &flags, watch)
+            }
         }
     }
 }

@@ -49,6 +49,18 @@ pub trait Handler<C: Handler = Self> {
         Ok(Next::Same)
     }
 
+    /// The next wait is about to begin; for those who have asked to be asked:
+    /// [`Reactor::ask_before_waits`].
+    fn before_wait(&mut self, _reactor: &mut Reactor<C>) -> Next {
+        Next::Same
+    }
+
+    /// That wait is over, and so is its turn if it was ready, which came before
+    /// all others.
+    fn after_wait(&mut self, _reactor: &mut Reactor<C>) -> Next {
+        Next::Same
+    }
+
     /// The reactor is to stop, within its time of grace.
     fn stopping(&mut self, _reactor: &mut Reactor<C>) -> Result<Next, Gone> {
         Err(Gone)
@@ -85,6 +97,10 @@ pub struct Id {
     serial: u64,
 }
 
+/// When a service is called again, by a timer, whose interest could not be
+/// changed for lack of memory.
+const ONCE_MORE: Duration = Duration::from_millis(10);
+
 /// What a reactor has done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
@@ -112,6 +128,8 @@ pub struct Reactor<C: Handler> {
     again: Vec<Token>,
     /// Who waits until there is room.
     crowded: Vec<Id>,
+    /// Who is asked before each wait.
+    asked: Vec<Id>,
     timers: Timers,
     scratch: Scratch,
     current: Id,
@@ -162,6 +180,7 @@ impl<C: Handler> Reactor<C> {
             events: Vec::with_capacity(256),
             again: Vec::with_capacity(64),
             crowded: Vec::new(),
+            asked: Vec::new(),
             timers: Timers::default(),
             scratch,
             current: Id { token: Token::MAX, serial: 0 },
@@ -240,6 +259,7 @@ impl<C: Handler> Reactor<C> {
     ///
     /// As those of [`Reactor::run`].
     pub fn round(&mut self, sleep: bool) -> Result<()> {
+        self.ask(|it, reactor| it.before_wait(reactor));
         let timeout = match sleep && self.again.is_empty() {
             true => Timeout::until(self.soonest()),
             false => Timeout::ZERO,
@@ -249,6 +269,9 @@ impl<C: Handler> Reactor<C> {
         (self.now, self.waited_for) = (None, self.serial);
         self.counters.waits += 1;
         self.counters.events += events.len() as u64;
+        if !self.asked.is_empty() {
+            self.serve_asked(&mut events);
+        }
         let unfinished = self.again.len();
         for event in events.drain(..) {
             self.dispatch(event);
@@ -282,6 +305,29 @@ impl<C: Handler> Reactor<C> {
         self.settle(id.token, owner, next);
         self.current = outer;
         true
+    }
+
+    /// Asks this handler before each wait, and lets it go first after it.
+    pub fn ask_before_waits(&mut self, id: Id) {
+        self.asked.push(id);
+    }
+
+    /// Ends what is no connection, once there is nothing left for it to read.
+    pub fn finish(&mut self, id: Id) {
+        if self.is_there(id) {
+            self.call(id.token, |it, reactor| {
+                let it = it.handler()?;
+                while let Ok(Next::Again(_)) = it.readable(reactor) {}
+                Err(Gone)
+            });
+        }
+    }
+
+    /// Gives up everything in a child that fork(2) has made: it closes copies
+    /// of descriptors. Their interests belong to the parent, whose list in the
+    /// kernel is this one's too: epoll(7).
+    pub fn abandon(mut self) {
+        self.slots.clear();
     }
 
     /// Whose turn it is.
@@ -382,8 +428,7 @@ impl<C: Handler> Reactor<C> {
     /// Those who wait for room try again.
     pub fn has_room(&mut self) {
         while let Some(id) = self.crowded.pop() {
-            if self.slot(id.token).is_some_and(|slot| slot.serial == id.serial)
-            {
+            if self.is_there(id) {
                 self.call(id.token, |_, _| Ok(Next::Again(Interest::Read)));
             }
         }
@@ -428,6 +473,34 @@ impl<C: Handler> Reactor<C> {
 
     fn slot(&mut self, token: Token) -> Option<&mut Slot<C>> {
         slot_of(&mut self.slots, token)
+    }
+
+    fn is_there(&mut self, id: Id) -> bool {
+        self.slot(id.token).is_some_and(|slot| slot.serial == id.serial)
+    }
+
+    /// Asks those who have asked for it.
+    fn ask(&mut self, f: fn(&mut dyn Handler<C>, &mut Self) -> Next) {
+        for at in 0..self.asked.len() {
+            let id = self.asked[at];
+            if self.is_there(id) {
+                self.call(id.token, |it, reactor| {
+                    Ok(f(it.handler()?, reactor))
+                });
+            }
+        }
+    }
+
+    /// Their events come first.
+    fn serve_asked(&mut self, events: &mut Vec<Event>) {
+        for at in 0..self.asked.len() {
+            let token = self.asked[at].token;
+            if let Some(at) = events.iter().position(|it| it.token == token) {
+                let event = events.remove(at);
+                self.dispatch(event);
+            }
+        }
+        self.ask(|it, reactor| it.after_wait(reactor));
     }
 
     /// When a wait has to end at the latest.
@@ -522,7 +595,8 @@ impl<C: Handler> Reactor<C> {
             }
             Err(Gone) => return self.close(token, owner),
         };
-        let changed = mem::replace(&mut slot.interest, wanted) != wanted;
+        let before = mem::replace(&mut slot.interest, wanted);
+        let changed = before != wanted;
         if edges && (again || changed) && !slot.again {
             // An edge may have passed while nobody waited for it.
             slot.again = true;
@@ -530,8 +604,16 @@ impl<C: Handler> Reactor<C> {
         }
         if changed {
             let modified = self.demultiplexer.modify(owner.fd(), token, wanted);
-            if modified.is_err() {
-                return self.close(token, owner);
+            match (modified, &owner) {
+                (Ok(()), _) => {}
+                // Without its listener a server would live on for nothing.
+                (Err(RegisterError::System(..)), Owner::Service(_)) => {
+                    (slot.interest, slot.owner) = (before, owner);
+                    let id = Id { token, serial: slot.serial };
+                    self.after(id, ONCE_MORE);
+                    return;
+                }
+                (Err(_), _) => return self.close(token, owner),
             }
         }
         slot.owner = owner;

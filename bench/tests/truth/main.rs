@@ -38,25 +38,32 @@ const KERNEL: &[(&str, &[&str])] = &[
     ("F_SETOWN_EX", &["F_SETOWN_EX"]),
     ("F_SETSIG", &["F_SETSIG"]),
     ("accept4", &["accept4"]),
+    ("bind", &["bind"]),
     ("clock_nanosleep", &["clock_nanosleep"]),
     ("close", &["close"]),
     ("epoll_ctl", &["epoll_ctl"]),
     ("epoll_wait", &["epoll_wait", "epoll_pwait"]),
     ("fcntl", &["fcntl", "fcntl64"]),
     ("fork", &["clone", "clone3", "fork", "vfork"]),
+    ("listen", &["listen"]),
     ("poll", &["poll", "ppoll"]),
     ("ppoll", &["ppoll", "ppoll_time64"]),
     ("read", &["read"]),
     ("recv", &["recvfrom"]),
+    ("recvmsg", &["recvmsg"]),
     ("select", &["select", "pselect6"]),
     ("send", &["sendto"]),
+    ("sendmsg", &["sendmsg"]),
+    ("setsockopt", &["setsockopt"]),
     ("shutdown", &["shutdown"]),
     ("sigtimedwait", &["rt_sigtimedwait", "rt_sigtimedwait_time64"]),
+    ("socket", &["socket"]),
+    ("socketpair", &["socketpair"]),
     ("write", &["write"]),
 ];
 
 /// Calls of the kernel's record that are not the model's: the name, what their
-/// arguments contain (`LISTENER`: begin with the listener), and why.
+/// arguments contain (`LISTENER`: begin with a listener), and why.
 const LEFT_OUT: &[(&str, &str, &str)] = &[
     ("fcntl", "F_GETFD", "std's debug builds look before every close"),
     ("close", LISTENER, "echo's at a stop; a forked child's at once"),
@@ -77,6 +84,8 @@ const NO_CALL: &[(&str, &str)] = &[
     ("Condvar::wait", "std sleeps in futex only if it has to"),
     ("aio_suspend", "glibc sleeps in futex only if it has to"),
     ("fork = 0", "fork returns a second time, in the child"),
+    ("kill", "it is about a process, and touches no descriptor"),
+    ("waitpid", "the same; it does not sleep"),
 ];
 
 fn main() -> ExitCode {
@@ -135,7 +144,7 @@ fn watching_is_true(model: &Model) -> Result<()> {
     session(&tracing.server, model).context("the session")?;
     let threads = tracing.stop()?;
     let text = fs::read_to_string(tracing.folder.path().join("watch"))?;
-    let Told { record: told, listener, own, operations, cpu } = told(&text)?;
+    let Told { record: told, listeners, own, operations, cpu } = told(&text)?;
     ensure!(
         cpu.slept() || model.limits.burns_core,
         "every long call is said to have been on a CPU"
@@ -149,7 +158,7 @@ fn watching_is_true(model: &Model) -> Result<()> {
     operations::compare(&operations, &threads)?;
     operations::every_lie_is_noticed(&operations, &threads)?;
     let signals = told.values().flatten().any(is_signal);
-    let kernel = kernel(&threads, listener, &own, signals)?;
+    let kernel = kernel(&threads, &listeners, &own, signals)?;
     let steps: usize = kernel.values().map(Vec::len).sum();
     ensure!(steps > 100, "a session of {steps} calls shows little");
     ensure_rich(&kernel, &threads, model)?;
@@ -269,7 +278,8 @@ fn ensure_rich(
 /// What the server says that it did.
 struct Told {
     record: Record,
-    listener: i64,
+    /// Those that `listen` was called for, the first before all else.
+    listeners: Vec<i64>,
     /// Descriptors by which its own threads, or the kernel, tell it something.
     own: Vec<i64>,
     /// What it let others do; no calls of its own.
@@ -288,7 +298,7 @@ const SIGNALFD_SIGINFO: i64 = 128;
 
 fn told(text: &str) -> Result<Told> {
     let mut record = Record::new();
-    let mut listener = None;
+    let mut listeners = Vec::new();
     let (mut own, mut operations) = (Vec::new(), Vec::new());
     let (mut read, mut signals) = (0, 0);
     let mut cpu = Cpu::default();
@@ -296,7 +306,7 @@ fn told(text: &str) -> Result<Told> {
         let object: Value = serde_json::from_str(line)
             .with_context(|| format!("the record's line '{line}'"))?;
         if object.get("start").is_some() {
-            listener = object["listener"].as_i64();
+            listeners.extend(object["listener"].as_i64());
         } else if object.get("summary").is_none() {
             let tid = object["tid"].as_i64().context("no tid")?;
             cpu.add(&object)
@@ -306,6 +316,9 @@ fn told(text: &str) -> Result<Told> {
             }
             if object["peer"] == COMPLETIONS {
                 read += object["ret"].as_i64().unwrap_or(0);
+            }
+            if object["call"] == "listen" {
+                listeners.extend(object["fd"].as_i64());
             }
             match object["verb"].as_str() {
                 Some("submit" | "complete") => {
@@ -334,8 +347,8 @@ fn told(text: &str) -> Result<Told> {
         signals == 0 || read == signals * SIGNALFD_SIGINFO,
         "{read} bytes were read for {signals} signals"
     );
-    let listener = listener.context("the record does not name the listener")?;
-    Ok(Told { record, listener, own, operations, cpu })
+    ensure!(!listeners.is_empty(), "the record does not name the listener");
+    Ok(Told { record, listeners, own, operations, cpu })
 }
 
 fn told_step(object: &Value) -> Result<Step> {
@@ -369,7 +382,7 @@ fn told_step(object: &Value) -> Result<Step> {
 /// by signals does not tell of those that come.
 fn kernel(
     threads: &strace::Threads,
-    listener: i64,
+    listeners: &[i64],
     own: &[i64],
     signals: bool,
 ) -> Result<Record> {
@@ -380,7 +393,7 @@ fn kernel(
             let moves = matches!(&*it.call, "read" | "write");
             let own =
                 moves && number(&it.args).is_some_and(|fd| own.contains(&fd));
-            if (is_in_scope(it) || own) && !left_out(it, listener) {
+            if (is_in_scope(it) || own) && !left_out(it, listeners) {
                 steps.push(step(it));
             }
             let takes = it.call.starts_with("rt_sigtimedwait");
@@ -409,6 +422,7 @@ fn is_in_scope(call: &Traced) -> bool {
         "pselect6",
         "rt_sigtimedwait",
         "select",
+        "socket",
         "vfork",
     ];
     call.args.contains("<socket:")
@@ -416,8 +430,11 @@ fn is_in_scope(call: &Traced) -> bool {
         || BY_NAME.contains(&&*call.call)
 }
 
-fn left_out(call: &Traced, listener: i64) -> bool {
-    let on_listener = || call.args.starts_with(&format!("{listener}<socket:"));
+fn left_out(call: &Traced, listeners: &[i64]) -> bool {
+    let on_listener = || {
+        let is = |it: &i64| call.args.starts_with(&format!("{it}<socket:"));
+        listeners.iter().any(is)
+    };
     LEFT_OUT.iter().any(|(name, contains, _)| {
         let found = match *contains {
             LISTENER => on_listener(),
@@ -630,7 +647,7 @@ exit_group(0)                           = ?
 
 fn sample() -> Result<Vec<Step>> {
     let threads = [(1, strace::parse(SAMPLE)?)].into();
-    Ok(kernel(&threads, 3, &[], true)?.remove(&1).unwrap_or_default())
+    Ok(kernel(&threads, &[3], &[], true)?.remove(&1).unwrap_or_default())
 }
 
 fn strace_is_read_right() -> Result<(), Failed> {

@@ -129,6 +129,54 @@ const CALLS: &[(Verb, &str, &str)] = &[
     (Ask, "waitpid", REAP),
     (
         Ask,
+        "kill",
+        "Tells another process something by a signal, which it takes out of a \
+         descriptor (signalfd) when it comes to it: kill(2).",
+    ),
+    (
+        Ask,
+        "socketpair",
+        "Makes two sockets that are each other's peer, one for the master and \
+         one for the worker that is about to be forked: socketpair(2).",
+    ),
+    (
+        Copy,
+        "sendmsg",
+        "Passes a descriptor to another process, with one byte to carry it; \
+         the kernel keeps the client's connection alive on the way: unix(7), \
+         SCM_RIGHTS.",
+    ),
+    (
+        Copy,
+        "recvmsg",
+        "Takes a client that was passed on: a byte, and with it a descriptor, \
+         which gets a number of its own in this process: unix(7), SCM_RIGHTS.",
+    ),
+    (
+        Ask,
+        "socket",
+        "Makes one more socket, to listen at the same address: socket(2).",
+    ),
+    (
+        Ask,
+        "setsockopt",
+        "Sets an option of a listener: with SO_REUSEPORT others may listen at \
+         its address, and the kernel spreads the clients over all of them: \
+         socket(7).",
+    ),
+    (
+        Ask,
+        "bind",
+        "Gives the socket the address at which another listens already, which \
+         both must have allowed (SO_REUSEPORT): bind(2), socket(7).",
+    ),
+    (
+        Ask,
+        "listen",
+        "From now on the socket has an accept queue of its own: listen(2).",
+    ),
+    (
+        Ask,
         "F_SETOWN_EX",
         "Says which thread is to get this descriptor's signals: fcntl(2).",
     ),
@@ -247,6 +295,19 @@ const RESULTS: &[(&str, Option<Verb>, &str, &str)] = &[
         "fork",
         "EAGAIN: there may be no more processes, of this user or at all; the \
          client is turned away: fork(2).",
+    ),
+    (
+        "EAGAIN",
+        Some(Copy),
+        "sendmsg",
+        "EAGAIN: this worker has not taken so many clients yet that there is \
+         no room for more: the next one may do: unix(7).",
+    ),
+    (
+        "EAGAIN",
+        Some(Copy),
+        "recvmsg",
+        "EAGAIN: the master has passed on no other client: recvmsg(2).",
     ),
     (
         "EINTR",

@@ -125,12 +125,13 @@ impl<W: Watch> Demultiplexer for Epoll<W> {
         if !self.known.contains(number) {
             return Err(RegisterError::Unknown(number));
         }
-        if self.trigger == Trigger::Edge {
+        let exclusive = self.exclusive == Some(number);
+        if self.trigger == Trigger::Edge && !exclusive {
             return Ok(());
         }
         let flags = self.flags(number, interest);
         let mut event = EpollEvent::new(flags, packed(number, token));
-        let change = || match self.exclusive == Some(number) {
+        let change = || match exclusive {
             false => self.list.modify(fd, &mut event),
             // It cannot be changed, only taken off the list: epoll_ctl(2).
             true if interest == Interest::Nothing => self.list.delete(fd),

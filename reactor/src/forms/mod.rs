@@ -2,5 +2,6 @@
 
 pub mod futures;
 pub mod pool;
+pub mod processes;
 pub mod single;
 pub mod threads;
