@@ -856,7 +856,7 @@ fn clients_that_take_nothing_hold_little_memory() {
         let requests = get("/small.txt").repeat(1000);
         client.socket.set_nonblocking(true).unwrap();
         for _ in 0..200 {
-            client.socket.write(requests.as_bytes()).ok();
+            client.send(&requests);
         }
         client.socket.set_nonblocking(false).unwrap();
     }
