@@ -141,14 +141,16 @@ pub(crate) fn eprint_line(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-fn address(text: &str) -> Result<SocketAddr, String> {
+/// Reads an address such as `127.0.0.1:7007`; a name is looked up.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
     let found = text.to_socket_addrs().map_err(|err| {
         format!("{err}; expected HOST:PORT, such as 127.0.0.1:7007 or [::1]:0")
     })?;
     found.into_iter().next().ok_or_else(|| "no such host".to_owned())
 }
 
-fn size(text: &str) -> Result<u64, String> {
+/// Reads a number of bytes such as `64MiB`.
+pub fn size(text: &str) -> Result<u64, String> {
     let size: Result<ByteSize, _> = text.parse();
     Ok(size.map_err(|err| format!("{err}; expected such as 64MiB"))?.as_u64())
 }

@@ -21,7 +21,7 @@ mod tally;
 mod watch;
 mod workers;
 
-pub use cli::{NoFlags, duration, parse_or_end};
+pub use cli::{NoFlags, address, duration, parse_or_end, size};
 pub use connections::Connections;
 pub use listener::{AcceptError, Listener, Timeout, dropped, refused};
 pub use pending::{Pending, Scratch};
