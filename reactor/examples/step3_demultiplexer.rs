@@ -1,0 +1,293 @@
+//! Step 3: a second trait, `Demultiplexer`, has the wait behind it. The reactor
+//! no longer knows in which call it sleeps; handlers never knew.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::process::{ExitCode, exit};
+use std::{env, mem};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{self, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::socket::{MsgFlags, recv, send};
+
+const NAME: &str = env!("CARGO_CRATE_NAME");
+const USAGE: &str = "[PORT [epoll|poll]]";
+
+/// What a descriptor is waited for.
+#[derive(Clone, Copy, PartialEq)]
+enum Interest {
+    Read,
+    Write,
+}
+const READ: Interest = Interest::Read;
+const WRITE: Interest = Interest::Write;
+
+/// Whom an event is for. No two ever have the same one.
+type Token = u64;
+
+/// Nothing more can come of a handler.
+struct Gone;
+
+fn main() -> ExitCode {
+    let port = argument(1, "7007", |it| it.parse().ok());
+    let demultiplexer = argument(2, "epoll", demultiplexer);
+    match demultiplexer.and_then(|it| serve(port, it)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("{NAME}: {err:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A word of the command line, or what stands for it.
+fn argument<T>(at: usize, default: &str, parse: fn(&str) -> Option<T>) -> T {
+    let word = env::args_os().nth(at).unwrap_or(default.into());
+    let word = word.to_string_lossy();
+    parse(&word).unwrap_or_else(|| {
+        eprintln!("{NAME}: '{word}' does not fit; usage: {NAME} {USAGE}");
+        exit(2)
+    })
+}
+
+fn serve(port: u16, demultiplexer: Box<dyn Demultiplexer>) -> Result<()> {
+    let mut reactor = Reactor::new(demultiplexer);
+    reactor.register(Acceptor::new(listen("listening on", port)?))?;
+    reactor.run()
+}
+
+fn listen(what: &str, port: u16) -> Result<TcpListener> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .with_context(|| format!("cannot listen at port {port}"))?;
+    // The client may be gone again when accept looks: accept(2).
+    listener.set_nonblocking(true)?;
+    let addr = listener.local_addr()?;
+    // A reader may go away; the server goes on.
+    let _lost = writeln!(io::stdout(), "{what} {addr}");
+    Ok(listener)
+}
+
+/// What is done when a descriptor is ready, and its owner.
+trait Handler {
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Does what can be done without sleeping; returns what it waits for next.
+    fn ready(&mut self, reactor: &mut Reactor) -> Result<Interest, Gone>;
+}
+
+struct Reactor {
+    demultiplexer: Box<dyn Demultiplexer>,
+    slots: Slots,
+    last: Token,
+}
+
+type Slots = HashMap<Token, Slot>;
+
+struct Slot {
+    owner: Box<dyn Handler>,
+    interest: Interest,
+}
+
+impl Reactor {
+    fn new(demultiplexer: Box<dyn Demultiplexer>) -> Self {
+        Reactor { demultiplexer, slots: Slots::new(), last: 0 }
+    }
+
+    fn register(&mut self, owner: impl Handler + 'static) -> nix::Result<()> {
+        self.last += 1;
+        let slot = Slot { owner: Box::new(owner), interest: READ };
+        self.demultiplexer.want(&slot, self.last, true)?;
+        self.slots.insert(self.last, slot);
+        Ok(())
+    }
+
+    fn run(mut self) -> Result<()> {
+        let mut ready = Vec::new();
+        loop {
+            match self.demultiplexer.wait(&self.slots, &mut ready) {
+                Ok(()) | Err(Errno::EINTR) => {}
+                Err(err) => return Err(err).context("cannot wait"),
+            }
+            for token in ready.drain(..) {
+                self.call(token);
+            }
+        }
+    }
+
+    /// A turn of one handler, which is not in the table meanwhile. If it does not
+    /// come back, it is closed, which also ends the interest in it: epoll(7).
+    fn call(&mut self, token: Token) {
+        let Some(mut slot) = self.slots.remove(&token) else { return };
+        let Ok(wanted) = slot.owner.ready(self) else { return };
+        if mem::replace(&mut slot.interest, wanted) != wanted {
+            let changed = self.demultiplexer.want(&slot, token, false);
+            let Ok(()) = changed else { return };
+        }
+        self.slots.insert(token, slot);
+    }
+}
+
+/// Sleeps for all handlers at once.
+trait Demultiplexer {
+    /// A handler waits for something else, or for the first time.
+    fn want(&mut self, _: &Slot, _: Token, _first: bool) -> nix::Result<()> {
+        Ok(())
+    }
+
+    /// Says who is ready.
+    fn wait(&mut self, all: &Slots, ready: &mut Vec<Token>) -> nix::Result<()>;
+}
+
+fn demultiplexer(name: &str) -> Option<Result<Box<dyn Demultiplexer>>> {
+    match name {
+        "epoll" => Some(Epoll::new().map(|it| Box::new(it) as _)),
+        "poll" => Some(Ok(Box::new(Poll))),
+        _ => None,
+    }
+}
+
+/// The list is in the kernel, and is told of each change: epoll(7).
+struct Epoll {
+    list: epoll::Epoll,
+    events: [EpollEvent; 256],
+}
+
+impl Epoll {
+    fn new() -> Result<Self> {
+        let list = epoll::Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        Ok(Epoll { list, events: [EpollEvent::empty(); 256] })
+    }
+}
+
+impl Demultiplexer for Epoll {
+    fn want(&mut self, it: &Slot, of: Token, first: bool) -> nix::Result<()> {
+        let flags = match it.interest {
+            Interest::Read => EpollFlags::EPOLLIN,
+            Interest::Write => EpollFlags::EPOLLOUT,
+        };
+        let mut event = EpollEvent::new(flags, of);
+        match first {
+            true => self.list.add(it.owner.fd(), event),
+            false => self.list.modify(it.owner.fd(), &mut event),
+        }
+    }
+
+    fn wait(&mut self, _: &Slots, ready: &mut Vec<Token>) -> nix::Result<()> {
+        let n = self.list.wait(&mut self.events, PollTimeout::NONE)?;
+        ready.extend(self.events[..n].iter().map(EpollEvent::data));
+        Ok(())
+    }
+}
+
+/// The list is ours, and is given to the kernel with each call: poll(2).
+struct Poll;
+
+impl Demultiplexer for Poll {
+    fn wait(&mut self, all: &Slots, ready: &mut Vec<Token>) -> nix::Result<()> {
+        let list = all.values().map(|it| {
+            let flags = match it.interest {
+                Interest::Read => PollFlags::POLLIN,
+                Interest::Write => PollFlags::POLLOUT,
+            };
+            PollFd::new(it.owner.fd(), flags)
+        });
+        let mut list: Vec<PollFd> = list.collect();
+        poll(&mut list, PollTimeout::NONE)?;
+        // The answers are in the order of the questions.
+        let is_ready = |it: &PollFd| it.any().unwrap_or(true);
+        let asked = all.keys().zip(&list);
+        ready.extend(asked.filter(|it| is_ready(it.1)).map(|it| it.0));
+        Ok(())
+    }
+}
+
+/// The handler of the listener: it makes the others.
+struct Acceptor {
+    listener: TcpListener,
+    spare: Option<File>,
+}
+
+impl Acceptor {
+    fn new(listener: TcpListener) -> Self {
+        let spare = File::open("/dev/null").ok();
+        Acceptor { listener, spare }
+    }
+}
+
+impl Handler for Acceptor {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Takes one client; the next wait tells of the others.
+    fn ready(&mut self, reactor: &mut Reactor) -> Result<Interest, Gone> {
+        match self.listener.accept() {
+            // Whoever cannot be waited for is closed: epoll_ctl(2), ENOSPC.
+            Ok((socket, _)) => drop(reactor.register(Echo::new(socket))),
+            // It would stay in the queue, and end every wait at once. With the
+            // spare descriptor it is taken, and sent away.
+            Err(err) if is_lack(&err) => {
+                self.spare = None;
+                drop(self.listener.accept());
+                self.spare = File::open("/dev/null").ok();
+            }
+            // It is gone already: accept(2), "Error handling".
+            Err(_) => {}
+        }
+        Ok(READ)
+    }
+}
+
+fn is_lack(err: &io::Error) -> bool {
+    matches!(err.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// The handler of a client, and what it is owed.
+struct Echo {
+    socket: TcpStream,
+    buffer: Vec<u8>,
+    owed: Range<usize>,
+}
+
+impl Echo {
+    fn new(socket: TcpStream) -> Self {
+        Echo { socket, buffer: vec![0; 16_384], owed: 0..0 }
+    }
+}
+
+impl Handler for Echo {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Receives once and sends once. Whoever is owed something is not read
+    /// from, so that one buffer is enough.
+    fn ready(&mut self, _: &mut Reactor) -> Result<Interest, Gone> {
+        let fd = self.socket.as_raw_fd();
+        // MSG_DONTWAIT is O_NONBLOCK for one call: recv(2).
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        if self.owed.is_empty() {
+            match recv(fd, &mut self.buffer, flags) {
+                Ok(0) => return Err(Gone),
+                Ok(n) => self.owed = 0..n,
+                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(READ),
+                Err(_) => return Err(Gone),
+            }
+        }
+        match send(fd, &self.buffer[self.owed.clone()], flags) {
+            Ok(n) => self.owed.start += n,
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(_) => return Err(Gone),
+        }
+        // There is nearly always room: whoever owes nothing and asks for it
+        // never sleeps.
+        Ok(if self.owed.is_empty() { READ } else { WRITE })
+    }
+}

@@ -1,0 +1,217 @@
+//! Step 2: a trait, `Handler`. The loop no longer knows listener and clients
+//! apart: it calls whoever is ready, and is a reactor by that.
+#![forbid(unsafe_code)]
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::process::{ExitCode, exit};
+use std::{env, mem};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::sys::epoll::{
+    Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout,
+};
+use nix::sys::socket::{MsgFlags, recv, send};
+
+const NAME: &str = env!("CARGO_CRATE_NAME");
+const USAGE: &str = "[PORT]";
+
+/// What a descriptor is waited for.
+type Interest = EpollFlags;
+const READ: Interest = Interest::EPOLLIN;
+const WRITE: Interest = Interest::EPOLLOUT;
+
+/// Whom an event is for. No two ever have the same one.
+type Token = u64;
+
+/// Nothing more can come of a handler.
+struct Gone;
+
+fn main() -> ExitCode {
+    let port = argument(1, "7007", |it| it.parse().ok());
+    match serve(port) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("{NAME}: {err:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A word of the command line, or what stands for it.
+fn argument<T>(at: usize, default: &str, parse: fn(&str) -> Option<T>) -> T {
+    let word = env::args_os().nth(at).unwrap_or(default.into());
+    let word = word.to_string_lossy();
+    parse(&word).unwrap_or_else(|| {
+        eprintln!("{NAME}: '{word}' does not fit; usage: {NAME} {USAGE}");
+        exit(2)
+    })
+}
+
+fn serve(port: u16) -> Result<()> {
+    let mut reactor = Reactor::new()?;
+    reactor.register(Acceptor::new(listen("listening on", port)?))?;
+    reactor.run()
+}
+
+fn listen(what: &str, port: u16) -> Result<TcpListener> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .with_context(|| format!("cannot listen at port {port}"))?;
+    // The client may be gone again when accept looks: accept(2).
+    listener.set_nonblocking(true)?;
+    let addr = listener.local_addr()?;
+    // A reader may go away; the server goes on.
+    let _lost = writeln!(io::stdout(), "{what} {addr}");
+    Ok(listener)
+}
+
+/// What is done when a descriptor is ready, and its owner.
+trait Handler {
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Does what can be done without sleeping; returns what it waits for next.
+    fn ready(&mut self, reactor: &mut Reactor) -> Result<Interest, Gone>;
+}
+
+struct Reactor {
+    list: Epoll,
+    slots: HashMap<Token, Slot>,
+    last: Token,
+}
+
+struct Slot {
+    owner: Box<dyn Handler>,
+    interest: Interest,
+}
+
+impl Reactor {
+    fn new() -> Result<Self> {
+        let list = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        Ok(Reactor { list, slots: HashMap::new(), last: 0 })
+    }
+
+    fn register(&mut self, owner: impl Handler + 'static) -> nix::Result<()> {
+        self.last += 1;
+        let event = EpollEvent::new(READ, self.last);
+        self.list.add(owner.fd(), event)?;
+        let owner = Box::new(owner);
+        self.slots.insert(self.last, Slot { owner, interest: READ });
+        Ok(())
+    }
+
+    fn run(mut self) -> Result<()> {
+        let mut events = [EpollEvent::empty(); 256];
+        loop {
+            let n = match self.list.wait(&mut events, EpollTimeout::NONE) {
+                Ok(n) => n,
+                Err(Errno::EINTR) => 0,
+                Err(err) => return Err(err).context("cannot wait"),
+            };
+            for event in &events[..n] {
+                self.call(event.data());
+            }
+        }
+    }
+
+    /// A turn of one handler, which is not in the table meanwhile. If it does not
+    /// come back, it is closed, which also ends the interest in it: epoll(7).
+    fn call(&mut self, token: Token) {
+        let Some(mut slot) = self.slots.remove(&token) else { return };
+        let Ok(wanted) = slot.owner.ready(self) else { return };
+        if mem::replace(&mut slot.interest, wanted) != wanted {
+            let mut event = EpollEvent::new(wanted, token);
+            let changed = self.list.modify(slot.owner.fd(), &mut event);
+            let Ok(()) = changed else { return };
+        }
+        self.slots.insert(token, slot);
+    }
+}
+
+/// The handler of the listener: it makes the others.
+struct Acceptor {
+    listener: TcpListener,
+    spare: Option<File>,
+}
+
+impl Acceptor {
+    fn new(listener: TcpListener) -> Self {
+        let spare = File::open("/dev/null").ok();
+        Acceptor { listener, spare }
+    }
+}
+
+impl Handler for Acceptor {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Takes one client; the next wait tells of the others.
+    fn ready(&mut self, reactor: &mut Reactor) -> Result<Interest, Gone> {
+        match self.listener.accept() {
+            // Whoever cannot be waited for is closed: epoll_ctl(2), ENOSPC.
+            Ok((socket, _)) => drop(reactor.register(Echo::new(socket))),
+            // It would stay in the queue, and end every wait at once. With the
+            // spare descriptor it is taken, and sent away.
+            Err(err) if is_lack(&err) => {
+                self.spare = None;
+                drop(self.listener.accept());
+                self.spare = File::open("/dev/null").ok();
+            }
+            // It is gone already: accept(2), "Error handling".
+            Err(_) => {}
+        }
+        Ok(READ)
+    }
+}
+
+fn is_lack(err: &io::Error) -> bool {
+    matches!(err.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// The handler of a client, and what it is owed.
+struct Echo {
+    socket: TcpStream,
+    buffer: Vec<u8>,
+    owed: Range<usize>,
+}
+
+impl Echo {
+    fn new(socket: TcpStream) -> Self {
+        Echo { socket, buffer: vec![0; 16_384], owed: 0..0 }
+    }
+}
+
+impl Handler for Echo {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Receives once and sends once. Whoever is owed something is not read
+    /// from, so that one buffer is enough.
+    fn ready(&mut self, _: &mut Reactor) -> Result<Interest, Gone> {
+        let fd = self.socket.as_raw_fd();
+        // MSG_DONTWAIT is O_NONBLOCK for one call: recv(2).
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        if self.owed.is_empty() {
+            match recv(fd, &mut self.buffer, flags) {
+                Ok(0) => return Err(Gone),
+                Ok(n) => self.owed = 0..n,
+                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(READ),
+                Err(_) => return Err(Gone),
+            }
+        }
+        match send(fd, &self.buffer[self.owed.clone()], flags) {
+            Ok(n) => self.owed.start += n,
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(_) => return Err(Gone),
+        }
+        // There is nearly always room: whoever owes nothing and asks for it
+        // never sleeps.
+        Ok(if self.owed.is_empty() { READ } else { WRITE })
+    }
+}
