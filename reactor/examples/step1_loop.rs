@@ -30,7 +30,13 @@ const WRITE: Interest = Interest::EPOLLOUT;
 type Token = u64;
 const LISTENER: Token = 0;
 
-/// Nothing more can come of a client.
+/// MSG_DONTWAIT is O_NONBLOCK for one call: recv(2), send(2).
+const FLAGS: MsgFlags = MsgFlags::MSG_DONTWAIT.union(MsgFlags::MSG_NOSIGNAL);
+
+/// What a client waits for after its turn.
+type Next = Result<Interest, Gone>;
+
+/// Nothing more can come of it.
 struct Gone;
 
 fn main() -> ExitCode {
@@ -116,8 +122,8 @@ impl EventLoop {
         }
     }
 
-    /// A turn of one client, who is not in the table meanwhile. If it does not
-    /// come back, it is closed, which also ends the interest in it: epoll(7).
+    /// A turn of one client, who is not in the table meanwhile. Who does not
+    /// come back is closed, which also ends the interest in it: epoll(7).
     fn call(&mut self, token: Token) {
         let Some(mut slot) = self.slots.remove(&token) else { return };
         let Ok(wanted) = slot.owner.ready() else { return };
@@ -163,27 +169,29 @@ impl Echo {
         Echo { socket, buffer: vec![0; 16_384], owed: 0..0 }
     }
 
+    /// There is nearly always room: whoever owes nothing and asks for it never
+    /// sleeps.
+    fn wanted(&self) -> Interest {
+        if self.owed.is_empty() { READ } else { WRITE }
+    }
+
     /// Receives once and sends once. Whoever is owed something is not read
     /// from, so that one buffer is enough.
-    fn ready(&mut self) -> Result<Interest, Gone> {
+    fn ready(&mut self) -> Next {
         let fd = self.socket.as_raw_fd();
-        // MSG_DONTWAIT is O_NONBLOCK for one call: recv(2).
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         if self.owed.is_empty() {
-            match recv(fd, &mut self.buffer, flags) {
+            match recv(fd, &mut self.buffer, FLAGS) {
                 Ok(0) => return Err(Gone),
                 Ok(n) => self.owed = 0..n,
                 Err(Errno::EAGAIN | Errno::EINTR) => return Ok(READ),
                 Err(_) => return Err(Gone),
             }
         }
-        match send(fd, &self.buffer[self.owed.clone()], flags) {
+        match send(fd, &self.buffer[self.owed.clone()], FLAGS) {
             Ok(n) => self.owed.start += n,
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(_) => return Err(Gone),
         }
-        // There is nearly always room: whoever owes nothing and asks for it
-        // never sleeps.
-        Ok(if self.owed.is_empty() { READ } else { WRITE })
+        Ok(self.wanted())
     }
 }

@@ -29,7 +29,13 @@ const WRITE: Interest = Interest::EPOLLOUT;
 /// Whom an event is for. No two ever have the same one.
 type Token = u64;
 
-/// Nothing more can come of a handler.
+/// MSG_DONTWAIT is O_NONBLOCK for one call: recv(2), send(2).
+const FLAGS: MsgFlags = MsgFlags::MSG_DONTWAIT.union(MsgFlags::MSG_NOSIGNAL);
+
+/// What a handler waits for after its turn.
+type Next = Result<Interest, Gone>;
+
+/// Nothing more can come of it.
 struct Gone;
 
 fn main() -> ExitCode {
@@ -75,7 +81,7 @@ trait Handler {
     fn fd(&self) -> BorrowedFd<'_>;
 
     /// Does what can be done without sleeping; returns what it waits for next.
-    fn ready(&mut self, reactor: &mut Reactor) -> Result<Interest, Gone>;
+    fn ready(&mut self, reactor: &mut Reactor) -> Next;
 }
 
 struct Reactor {
@@ -118,8 +124,8 @@ impl Reactor {
         }
     }
 
-    /// A turn of one handler, which is not in the table meanwhile. If it does not
-    /// come back, it is closed, which also ends the interest in it: epoll(7).
+    /// A turn of one handler, not in the table meanwhile. What does not
+    /// come back is closed, which also ends the interest in it: epoll(7).
     fn call(&mut self, token: Token) {
         let Some(mut slot) = self.slots.remove(&token) else { return };
         let Ok(wanted) = slot.owner.ready(self) else { return };
@@ -151,7 +157,7 @@ impl Handler for Acceptor {
     }
 
     /// Takes one client; the next wait tells of the others.
-    fn ready(&mut self, reactor: &mut Reactor) -> Result<Interest, Gone> {
+    fn ready(&mut self, reactor: &mut Reactor) -> Next {
         match self.listener.accept() {
             // Whoever cannot be waited for is closed: epoll_ctl(2), ENOSPC.
             Ok((socket, _)) => drop(reactor.register(Echo::new(socket))),
@@ -184,6 +190,12 @@ impl Echo {
     fn new(socket: TcpStream) -> Self {
         Echo { socket, buffer: vec![0; 16_384], owed: 0..0 }
     }
+
+    /// There is nearly always room: whoever owes nothing and asks for it never
+    /// sleeps.
+    fn wanted(&self) -> Interest {
+        if self.owed.is_empty() { READ } else { WRITE }
+    }
 }
 
 impl Handler for Echo {
@@ -193,25 +205,21 @@ impl Handler for Echo {
 
     /// Receives once and sends once. Whoever is owed something is not read
     /// from, so that one buffer is enough.
-    fn ready(&mut self, _: &mut Reactor) -> Result<Interest, Gone> {
+    fn ready(&mut self, _: &mut Reactor) -> Next {
         let fd = self.socket.as_raw_fd();
-        // MSG_DONTWAIT is O_NONBLOCK for one call: recv(2).
-        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         if self.owed.is_empty() {
-            match recv(fd, &mut self.buffer, flags) {
+            match recv(fd, &mut self.buffer, FLAGS) {
                 Ok(0) => return Err(Gone),
                 Ok(n) => self.owed = 0..n,
                 Err(Errno::EAGAIN | Errno::EINTR) => return Ok(READ),
                 Err(_) => return Err(Gone),
             }
         }
-        match send(fd, &self.buffer[self.owed.clone()], flags) {
+        match send(fd, &self.buffer[self.owed.clone()], FLAGS) {
             Ok(n) => self.owed.start += n,
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(_) => return Err(Gone),
         }
-        // There is nearly always room: whoever owes nothing and asks for it
-        // never sleeps.
-        Ok(if self.owed.is_empty() { READ } else { WRITE })
+        Ok(self.wanted())
     }
 }
