@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::ops::Range;
@@ -16,15 +15,18 @@ use nix::errno::Errno;
 use nix::sys::epoll::{
     Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout,
 };
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{self, Backlog, MsgFlags, recv, send};
 
 const NAME: &str = env!("CARGO_CRATE_NAME");
 const USAGE: &str = "[PORT]";
+/// How long accepting rests for lack of descriptors, in milliseconds.
+const REST: u8 = 100;
 
 /// What a descriptor is waited for.
 type Interest = EpollFlags;
 const READ: Interest = Interest::EPOLLIN;
 const WRITE: Interest = Interest::EPOLLOUT;
+const NOTHING: Interest = Interest::empty();
 
 /// Whom an event is for. No two ever have the same one.
 type Token = u64;
@@ -69,6 +71,8 @@ fn listen(what: &str, port: u16) -> Result<TcpListener> {
         .with_context(|| format!("cannot listen at port {port}"))?;
     // The client may be gone again when accept looks: accept(2).
     listener.set_nonblocking(true)?;
+    // std's own queue is short: listen(2).
+    socket::listen(&listener, Backlog::MAXCONN)?;
     let addr = listener.local_addr()?;
     // A reader may go away; the server goes on.
     let _lost = writeln!(io::stdout(), "{what} {addr}");
@@ -78,7 +82,8 @@ fn listen(what: &str, port: u16) -> Result<TcpListener> {
 struct EventLoop {
     list: Epoll,
     listener: TcpListener,
-    spare: Option<File>,
+    /// What the listener is waited for.
+    interest: Interest,
     slots: HashMap<Token, Slot>,
     last: Token,
 }
@@ -92,9 +97,8 @@ impl EventLoop {
     fn new(listener: TcpListener) -> Result<Self> {
         let list = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         list.add(&listener, EpollEvent::new(READ, LISTENER))?;
-        let spare = File::open("/dev/null").ok();
-        let (slots, last) = (HashMap::new(), LISTENER);
-        Ok(EventLoop { list, listener, spare, slots, last })
+        let (interest, slots, last) = (READ, HashMap::new(), LISTENER);
+        Ok(EventLoop { list, listener, interest, slots, last })
     }
 
     fn register(&mut self, owner: Echo) -> nix::Result<()> {
@@ -108,14 +112,21 @@ impl EventLoop {
     fn run(mut self) -> Result<()> {
         let mut events = [EpollEvent::empty(); 256];
         loop {
-            let n = match self.list.wait(&mut events, EpollTimeout::NONE) {
+            let timeout = match self.interest == NOTHING {
+                true => REST.into(),
+                false => EpollTimeout::NONE,
+            };
+            let n = match self.list.wait(&mut events, timeout) {
                 Ok(n) => n,
                 Err(Errno::EINTR) => 0,
                 Err(err) => return Err(err).context("cannot wait"),
             };
+            if self.interest == NOTHING {
+                self.accept()?;
+            }
             for event in &events[..n] {
                 match event.data() {
-                    LISTENER => self.accept(),
+                    LISTENER => self.accept()?,
                     token => self.call(token),
                 }
             }
@@ -136,25 +147,28 @@ impl EventLoop {
     }
 
     /// Takes one client; the next wait tells of the others.
-    fn accept(&mut self) {
+    fn accept(&mut self) -> Result<()> {
+        let mut wanted = READ;
         match self.listener.accept() {
             // Whoever cannot be waited for is closed: epoll_ctl(2), ENOSPC.
             Ok((socket, _)) => drop(self.register(Echo::new(socket))),
-            // It would stay in the queue, and end every wait at once. With the
-            // spare descriptor it is taken, and sent away.
-            Err(err) if is_lack(&err) => {
-                self.spare = None;
-                drop(self.listener.accept());
-                self.spare = File::open("/dev/null").ok();
-            }
+            // It stays in the queue, and would end every wait at once.
+            Err(err) if is_lack(&err) => wanted = NOTHING,
             // It is gone already: accept(2), "Error handling".
             Err(_) => {}
         }
+        if mem::replace(&mut self.interest, wanted) != wanted {
+            let mut event = EpollEvent::new(wanted, LISTENER);
+            self.list.modify(&self.listener, &mut event)?;
+        }
+        Ok(())
     }
 }
 
 fn is_lack(err: &io::Error) -> bool {
-    matches!(err.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+    use libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    let lacks = [EMFILE, ENFILE, ENOBUFS, ENOMEM];
+    err.raw_os_error().is_some_and(|it| lacks.contains(&it))
 }
 
 /// A client, and what it is owed.

@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::ops::Range;
@@ -16,15 +15,18 @@ use nix::errno::Errno;
 use nix::sys::epoll::{
     Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout,
 };
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{self, Backlog, MsgFlags, recv, send};
 
 const NAME: &str = env!("CARGO_CRATE_NAME");
 const USAGE: &str = "[PORT]";
+/// How long accepting rests for lack of descriptors, in milliseconds.
+const REST: u8 = 100;
 
 /// What a descriptor is waited for.
 type Interest = EpollFlags;
 const READ: Interest = Interest::EPOLLIN;
 const WRITE: Interest = Interest::EPOLLOUT;
+const NOTHING: Interest = Interest::empty();
 
 /// Whom an event is for. No two ever have the same one.
 type Token = u64;
@@ -61,7 +63,8 @@ fn argument<T>(at: usize, default: &str, parse: fn(&str) -> Option<T>) -> T {
 
 fn serve(port: u16) -> Result<()> {
     let mut reactor = Reactor::new()?;
-    reactor.register(Acceptor::new(listen("listening on", port)?))?;
+    let listener = listen("listening on", port)?;
+    reactor.register(Acceptor { listener })?;
     reactor.run()
 }
 
@@ -70,6 +73,8 @@ fn listen(what: &str, port: u16) -> Result<TcpListener> {
         .with_context(|| format!("cannot listen at port {port}"))?;
     // The client may be gone again when accept looks: accept(2).
     listener.set_nonblocking(true)?;
+    // std's own queue is short: listen(2).
+    socket::listen(&listener, Backlog::MAXCONN)?;
     let addr = listener.local_addr()?;
     // A reader may go away; the server goes on.
     let _lost = writeln!(io::stdout(), "{what} {addr}");
@@ -88,6 +93,8 @@ struct Reactor {
     list: Epoll,
     slots: HashMap<Token, Slot>,
     last: Token,
+    /// Who wants nothing, and is called again after the next wait.
+    resting: Vec<Token>,
 }
 
 struct Slot {
@@ -98,7 +105,8 @@ struct Slot {
 impl Reactor {
     fn new() -> Result<Self> {
         let list = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
-        Ok(Reactor { list, slots: HashMap::new(), last: 0 })
+        let (slots, last, resting) = (HashMap::new(), 0, Vec::new());
+        Ok(Reactor { list, slots, last, resting })
     }
 
     fn register(&mut self, owner: impl Handler + 'static) -> nix::Result<()> {
@@ -113,11 +121,18 @@ impl Reactor {
     fn run(mut self) -> Result<()> {
         let mut events = [EpollEvent::empty(); 256];
         loop {
-            let n = match self.list.wait(&mut events, EpollTimeout::NONE) {
+            let timeout = match self.resting.is_empty() {
+                true => EpollTimeout::NONE,
+                false => REST.into(),
+            };
+            let n = match self.list.wait(&mut events, timeout) {
                 Ok(n) => n,
                 Err(Errno::EINTR) => 0,
                 Err(err) => return Err(err).context("cannot wait"),
             };
+            for token in mem::take(&mut self.resting) {
+                self.call(token);
+            }
             for event in &events[..n] {
                 self.call(event.data());
             }
@@ -134,6 +149,9 @@ impl Reactor {
             let changed = self.list.modify(slot.owner.fd(), &mut event);
             let Ok(()) = changed else { return };
         }
+        if wanted == NOTHING {
+            self.resting.push(token);
+        }
         self.slots.insert(token, slot);
     }
 }
@@ -141,14 +159,6 @@ impl Reactor {
 /// The handler of the listener: it makes the others.
 struct Acceptor {
     listener: TcpListener,
-    spare: Option<File>,
-}
-
-impl Acceptor {
-    fn new(listener: TcpListener) -> Self {
-        let spare = File::open("/dev/null").ok();
-        Acceptor { listener, spare }
-    }
 }
 
 impl Handler for Acceptor {
@@ -161,13 +171,8 @@ impl Handler for Acceptor {
         match self.listener.accept() {
             // Whoever cannot be waited for is closed: epoll_ctl(2), ENOSPC.
             Ok((socket, _)) => drop(reactor.register(Echo::new(socket))),
-            // It would stay in the queue, and end every wait at once. With the
-            // spare descriptor it is taken, and sent away.
-            Err(err) if is_lack(&err) => {
-                self.spare = None;
-                drop(self.listener.accept());
-                self.spare = File::open("/dev/null").ok();
-            }
+            // It stays in the queue, and would end every wait at once.
+            Err(err) if is_lack(&err) => return Ok(NOTHING),
             // It is gone already: accept(2), "Error handling".
             Err(_) => {}
         }
@@ -176,7 +181,9 @@ impl Handler for Acceptor {
 }
 
 fn is_lack(err: &io::Error) -> bool {
-    matches!(err.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+    use libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    let lacks = [EMFILE, ENFILE, ENOBUFS, ENOMEM];
+    err.raw_os_error().is_some_and(|it| lacks.contains(&it))
 }
 
 /// The handler of a client, and what it is owed.

@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::ops::Range;
@@ -15,19 +14,23 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{self, EpollCreateFlags, EpollEvent, EpollFlags};
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{self, Backlog, MsgFlags, recv, send};
 
 const NAME: &str = env!("CARGO_CRATE_NAME");
 const USAGE: &str = "[PORT [epoll|poll]]";
+/// How long accepting rests for lack of descriptors, in milliseconds.
+const REST: u8 = 100;
 
 /// What a descriptor is waited for.
 #[derive(Clone, Copy, PartialEq)]
 enum Interest {
     Read,
     Write,
+    Nothing,
 }
 const READ: Interest = Interest::Read;
 const WRITE: Interest = Interest::Write;
+const NOTHING: Interest = Interest::Nothing;
 
 /// Whom an event is for. No two ever have the same one.
 type Token = u64;
@@ -65,7 +68,8 @@ fn argument<T>(at: usize, default: &str, parse: fn(&str) -> Option<T>) -> T {
 
 fn serve(port: u16, demultiplexer: Box<dyn Demultiplexer>) -> Result<()> {
     let mut reactor = Reactor::new(demultiplexer);
-    reactor.register(Acceptor::new(listen("listening on", port)?))?;
+    let listener = listen("listening on", port)?;
+    reactor.register(Acceptor { listener })?;
     reactor.run()
 }
 
@@ -74,6 +78,8 @@ fn listen(what: &str, port: u16) -> Result<TcpListener> {
         .with_context(|| format!("cannot listen at port {port}"))?;
     // The client may be gone again when accept looks: accept(2).
     listener.set_nonblocking(true)?;
+    // std's own queue is short: listen(2).
+    socket::listen(&listener, Backlog::MAXCONN)?;
     let addr = listener.local_addr()?;
     // A reader may go away; the server goes on.
     let _lost = writeln!(io::stdout(), "{what} {addr}");
@@ -92,6 +98,8 @@ struct Reactor {
     demultiplexer: Box<dyn Demultiplexer>,
     slots: Slots,
     last: Token,
+    /// Who wants nothing, and is called again after the next wait.
+    resting: Vec<Token>,
 }
 
 type Slots = HashMap<Token, Slot>;
@@ -103,7 +111,8 @@ struct Slot {
 
 impl Reactor {
     fn new(demultiplexer: Box<dyn Demultiplexer>) -> Self {
-        Reactor { demultiplexer, slots: Slots::new(), last: 0 }
+        let (slots, last, resting) = (HashMap::new(), 0, Vec::new());
+        Reactor { demultiplexer, slots, last, resting }
     }
 
     fn register(&mut self, owner: impl Handler + 'static) -> nix::Result<()> {
@@ -117,9 +126,16 @@ impl Reactor {
     fn run(mut self) -> Result<()> {
         let mut ready = Vec::new();
         loop {
-            match self.demultiplexer.wait(&self.slots, &mut ready) {
+            let timeout = match self.resting.is_empty() {
+                true => PollTimeout::NONE,
+                false => REST.into(),
+            };
+            match self.demultiplexer.wait(&self.slots, timeout, &mut ready) {
                 Ok(()) | Err(Errno::EINTR) => {}
                 Err(err) => return Err(err).context("cannot wait"),
+            }
+            for token in mem::take(&mut self.resting) {
+                self.call(token);
             }
             for token in ready.drain(..) {
                 self.call(token);
@@ -136,6 +152,9 @@ impl Reactor {
             let changed = self.demultiplexer.want(&slot, token, false);
             let Ok(()) = changed else { return };
         }
+        if wanted == NOTHING {
+            self.resting.push(token);
+        }
         self.slots.insert(token, slot);
     }
 }
@@ -147,8 +166,13 @@ trait Demultiplexer {
         Ok(())
     }
 
-    /// Says who is ready.
-    fn wait(&mut self, all: &Slots, ready: &mut Vec<Token>) -> nix::Result<()>;
+    /// Says who is ready, after so long at most.
+    fn wait(
+        &mut self,
+        all: &Slots,
+        timeout: PollTimeout,
+        ready: &mut Vec<Token>,
+    ) -> nix::Result<()>;
 }
 
 fn demultiplexer(name: &str) -> Option<Result<Box<dyn Demultiplexer>>> {
@@ -177,6 +201,7 @@ impl Demultiplexer for Epoll {
         let flags = match it.interest {
             Interest::Read => EpollFlags::EPOLLIN,
             Interest::Write => EpollFlags::EPOLLOUT,
+            Interest::Nothing => EpollFlags::empty(),
         };
         let mut event = EpollEvent::new(flags, of);
         match first {
@@ -185,8 +210,13 @@ impl Demultiplexer for Epoll {
         }
     }
 
-    fn wait(&mut self, _: &Slots, ready: &mut Vec<Token>) -> nix::Result<()> {
-        let n = self.list.wait(&mut self.events, PollTimeout::NONE)?;
+    fn wait(
+        &mut self,
+        _: &Slots,
+        timeout: PollTimeout,
+        ready: &mut Vec<Token>,
+    ) -> nix::Result<()> {
+        let n = self.list.wait(&mut self.events, timeout)?;
         ready.extend(self.events[..n].iter().map(EpollEvent::data));
         Ok(())
     }
@@ -196,16 +226,22 @@ impl Demultiplexer for Epoll {
 struct Poll;
 
 impl Demultiplexer for Poll {
-    fn wait(&mut self, all: &Slots, ready: &mut Vec<Token>) -> nix::Result<()> {
+    fn wait(
+        &mut self,
+        all: &Slots,
+        timeout: PollTimeout,
+        ready: &mut Vec<Token>,
+    ) -> nix::Result<()> {
         let list = all.values().map(|it| {
             let flags = match it.interest {
                 Interest::Read => PollFlags::POLLIN,
                 Interest::Write => PollFlags::POLLOUT,
+                Interest::Nothing => PollFlags::empty(),
             };
             PollFd::new(it.owner.fd(), flags)
         });
         let mut list: Vec<PollFd> = list.collect();
-        poll(&mut list, PollTimeout::NONE)?;
+        poll(&mut list, timeout)?;
         // The answers are in the order of the questions.
         let is_ready = |it: &PollFd| it.any().unwrap_or(true);
         let asked = all.keys().zip(&list);
@@ -217,14 +253,6 @@ impl Demultiplexer for Poll {
 /// The handler of the listener: it makes the others.
 struct Acceptor {
     listener: TcpListener,
-    spare: Option<File>,
-}
-
-impl Acceptor {
-    fn new(listener: TcpListener) -> Self {
-        let spare = File::open("/dev/null").ok();
-        Acceptor { listener, spare }
-    }
 }
 
 impl Handler for Acceptor {
@@ -237,13 +265,8 @@ impl Handler for Acceptor {
         match self.listener.accept() {
             // Whoever cannot be waited for is closed: epoll_ctl(2), ENOSPC.
             Ok((socket, _)) => drop(reactor.register(Echo::new(socket))),
-            // It would stay in the queue, and end every wait at once. With the
-            // spare descriptor it is taken, and sent away.
-            Err(err) if is_lack(&err) => {
-                self.spare = None;
-                drop(self.listener.accept());
-                self.spare = File::open("/dev/null").ok();
-            }
+            // It stays in the queue, and would end every wait at once.
+            Err(err) if is_lack(&err) => return Ok(NOTHING),
             // It is gone already: accept(2), "Error handling".
             Err(_) => {}
         }
@@ -252,7 +275,9 @@ impl Handler for Acceptor {
 }
 
 fn is_lack(err: &io::Error) -> bool {
-    matches!(err.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+    use libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    let lacks = [EMFILE, ENFILE, ENOBUFS, ENOMEM];
+    err.raw_os_error().is_some_and(|it| lacks.contains(&it))
 }
 
 /// The handler of a client, and what it is owed.

@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::File;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::num::NonZeroU32;
@@ -17,19 +16,23 @@ use anyhow::{Context, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::epoll::{self, EpollCreateFlags, EpollEvent, EpollFlags};
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{self, Backlog, MsgFlags, recv, send};
 
 const NAME: &str = env!("CARGO_CRATE_NAME");
 const USAGE: &str = "[PORT [SECONDS [epoll|poll]]]";
+/// How long accepting rests for lack of descriptors.
+const REST: Duration = Duration::from_millis(100);
 
 /// What a descriptor is waited for.
 #[derive(Clone, Copy, PartialEq)]
 enum Interest {
     Read,
     Write,
+    Nothing,
 }
 const READ: Interest = Interest::Read;
 const WRITE: Interest = Interest::Write;
+const NOTHING: Interest = Interest::Nothing;
 
 /// Whom an event is for. No two ever have the same one.
 type Token = u64;
@@ -73,7 +76,8 @@ fn serve(
     demultiplexer: Box<dyn Demultiplexer>,
 ) -> Result<()> {
     let mut reactor = Reactor::new(demultiplexer);
-    reactor.register(Acceptor::new(listen("listening on", port)?, limit))?;
+    let listener = listen("listening on", port)?;
+    reactor.register(Acceptor { listener, limit })?;
     reactor.run()
 }
 
@@ -82,6 +86,8 @@ fn listen(what: &str, port: u16) -> Result<TcpListener> {
         .with_context(|| format!("cannot listen at port {port}"))?;
     // The client may be gone again when accept looks: accept(2).
     listener.set_nonblocking(true)?;
+    // std's own queue is short: listen(2).
+    socket::listen(&listener, Backlog::MAXCONN)?;
     let addr = listener.local_addr()?;
     // A reader may go away; the server goes on.
     let _lost = writeln!(io::stdout(), "{what} {addr}");
@@ -120,7 +126,7 @@ struct Slot {
 impl Reactor {
     fn new(demultiplexer: Box<dyn Demultiplexer>) -> Self {
         let timers = BTreeSet::new();
-        let (slots, last, current) = (Slots::new(), 0, 0);
+        let (slots, last, current) = (HashMap::new(), 0, 0);
         Reactor { demultiplexer, slots, last, current, timers }
     }
 
@@ -231,6 +237,7 @@ impl Demultiplexer for Epoll {
         let flags = match it.interest {
             Interest::Read => EpollFlags::EPOLLIN,
             Interest::Write => EpollFlags::EPOLLOUT,
+            Interest::Nothing => EpollFlags::empty(),
         };
         let mut event = EpollEvent::new(flags, of);
         match first {
@@ -265,6 +272,7 @@ impl Demultiplexer for Poll {
             let flags = match it.interest {
                 Interest::Read => PollFlags::POLLIN,
                 Interest::Write => PollFlags::POLLOUT,
+                Interest::Nothing => PollFlags::empty(),
             };
             PollFd::new(it.owner.fd(), flags)
         });
@@ -281,15 +289,7 @@ impl Demultiplexer for Poll {
 /// The handler of the listener: it makes the others.
 struct Acceptor {
     listener: TcpListener,
-    spare: Option<File>,
     limit: Duration,
-}
-
-impl Acceptor {
-    fn new(listener: TcpListener, limit: Duration) -> Self {
-        let spare = File::open("/dev/null").ok();
-        Acceptor { listener, spare, limit }
-    }
 }
 
 impl Handler for Acceptor {
@@ -307,12 +307,10 @@ impl Handler for Acceptor {
                     reactor.after(self.limit, token);
                 }
             }
-            // It would stay in the queue, and end every wait at once. With the
-            // spare descriptor it is taken, and sent away.
+            // It stays in the queue, and would end every wait at once.
             Err(err) if is_lack(&err) => {
-                self.spare = None;
-                drop(self.listener.accept());
-                self.spare = File::open("/dev/null").ok();
+                reactor.after(REST, reactor.current);
+                return Ok(NOTHING);
             }
             // It is gone already: accept(2), "Error handling".
             Err(_) => {}
@@ -322,7 +320,9 @@ impl Handler for Acceptor {
 }
 
 fn is_lack(err: &io::Error) -> bool {
-    matches!(err.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+    use libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    let lacks = [EMFILE, ENFILE, ENOBUFS, ENOMEM];
+    err.raw_os_error().is_some_and(|it| lacks.contains(&it))
 }
 
 /// The handler of a client, and what it is owed.

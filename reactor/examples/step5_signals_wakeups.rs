@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::File;
 use std::io::{self, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::num::NonZeroU32;
@@ -23,12 +22,14 @@ use nix::sys::epoll::{self, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{self, Backlog, MsgFlags, recv, send};
 
 const NAME: &str = env!("CARGO_CRATE_NAME");
 const USAGE: &str = "[PORT [SECONDS [epoll|poll]]]";
 /// How long the worker takes for a job.
 const LONG: Duration = Duration::from_millis(100);
+/// How long accepting rests for lack of descriptors.
+const REST: Duration = Duration::from_millis(100);
 
 /// What a descriptor is waited for.
 #[derive(Clone, Copy, PartialEq)]
@@ -39,6 +40,7 @@ enum Interest {
 }
 const READ: Interest = Interest::Read;
 const WRITE: Interest = Interest::Write;
+const NOTHING: Interest = Interest::Nothing;
 
 /// Whom an event is for. No two ever have the same one.
 type Token = u64;
@@ -86,7 +88,7 @@ fn serve(
     let (jobs, inbox) = start_worker()?;
     reactor.register(inbox)?;
     let listener = listen("listening on", port)?;
-    reactor.register(Acceptor::new(listener, limit, jobs))?;
+    reactor.register(Acceptor { listener, limit, jobs })?;
     reactor.run()
 }
 
@@ -95,6 +97,8 @@ fn listen(what: &str, port: u16) -> Result<TcpListener> {
         .with_context(|| format!("cannot listen at port {port}"))?;
     // The client may be gone again when accept looks: accept(2).
     listener.set_nonblocking(true)?;
+    // std's own queue is short: listen(2).
+    socket::listen(&listener, Backlog::MAXCONN)?;
     let addr = listener.local_addr()?;
     // A reader may go away; the server goes on.
     let _lost = writeln!(io::stdout(), "{what} {addr}");
@@ -144,7 +148,7 @@ struct Slot {
 impl Reactor {
     fn new(demultiplexer: Box<dyn Demultiplexer>) -> Self {
         let timers = BTreeSet::new();
-        let (slots, last, current) = (Slots::new(), 0, 0);
+        let (slots, last, current) = (HashMap::new(), 0, 0);
         let is_stopping = false;
         Reactor { demultiplexer, slots, last, current, timers, is_stopping }
     }
@@ -300,12 +304,12 @@ impl Demultiplexer for Poll {
         ready: &mut Vec<Token>,
     ) -> nix::Result<()> {
         // An end is told in any case, and each time: poll(2).
-        let asked =
-            all.iter().filter(|(_, it)| it.interest != Interest::Nothing);
+        let asked = all.iter().filter(|it| it.1.interest != NOTHING);
         let list = asked.clone().map(|(_, it)| {
             let flags = match it.interest {
+                Interest::Read => PollFlags::POLLIN,
                 Interest::Write => PollFlags::POLLOUT,
-                _ => PollFlags::POLLIN,
+                Interest::Nothing => PollFlags::empty(),
             };
             PollFd::new(it.owner.fd(), flags)
         });
@@ -322,16 +326,8 @@ impl Demultiplexer for Poll {
 /// The handler of the listener: it makes the others.
 struct Acceptor {
     listener: TcpListener,
-    spare: Option<File>,
     limit: Duration,
     jobs: Sender<Job>,
-}
-
-impl Acceptor {
-    fn new(listener: TcpListener, limit: Duration, jobs: Sender<Job>) -> Self {
-        let spare = File::open("/dev/null").ok();
-        Acceptor { listener, spare, limit, jobs }
-    }
 }
 
 impl Handler for Acceptor {
@@ -349,12 +345,10 @@ impl Handler for Acceptor {
                     reactor.after(self.limit, token);
                 }
             }
-            // It would stay in the queue, and end every wait at once. With the
-            // spare descriptor it is taken, and sent away.
+            // It stays in the queue, and would end every wait at once.
             Err(err) if is_lack(&err) => {
-                self.spare = None;
-                drop(self.listener.accept());
-                self.spare = File::open("/dev/null").ok();
+                reactor.after(REST, reactor.current);
+                return Ok(NOTHING);
             }
             // It is gone already: accept(2), "Error handling".
             Err(_) => {}
@@ -364,7 +358,9 @@ impl Handler for Acceptor {
 }
 
 fn is_lack(err: &io::Error) -> bool {
-    matches!(err.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+    use libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    let lacks = [EMFILE, ENFILE, ENOBUFS, ENOMEM];
+    err.raw_os_error().is_some_and(|it| lacks.contains(&it))
 }
 
 /// The handler of SIGTERM and SIGINT: it stops the reactor.
@@ -413,13 +409,18 @@ fn start_worker() -> Result<(Sender<Job>, Inbox)> {
         for job in to_do {
             thread::sleep(LONG);
             done.send(job).ok();
-            wake.write(1).ok();
+            ring(&wake);
         }
         // Nobody is left who has jobs: the inbox shall know.
         drop(done);
-        wake.write(1).ok();
+        ring(&wake);
     })?;
     Ok((jobs, inbox))
+}
+
+/// Else it fails only with a full counter, which is readable as well.
+fn ring(wake: &EventFd) {
+    while wake.write(1) == Err(Errno::EINTR) {}
 }
 
 /// The handler of what the worker has done.
@@ -475,7 +476,7 @@ impl Echo {
     /// sleeps.
     fn wanted(&self) -> Interest {
         match self.away {
-            true => Interest::Nothing,
+            true => NOTHING,
             false => {
                 if self.owed.is_empty() {
                     READ
@@ -533,10 +534,7 @@ impl Handler for Echo {
             if self.buffer[0] == b'!' {
                 let job = (reactor.current, mem::take(&mut self.buffer));
                 self.away = true;
-                return self
-                    .jobs
-                    .send(job)
-                    .map_or(Err(Gone), |()| Ok(Interest::Nothing));
+                return self.jobs.send(job).map_or(Err(Gone), |()| Ok(NOTHING));
             }
         }
         self.send(reactor)
