@@ -1,0 +1,386 @@
+//! Step 4: timers. The wait ends when the first of them is due, and its handler
+//! is called; so a client that is silent for too long is closed.
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::{self, Write};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::num::NonZeroU32;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::process::{ExitCode, exit};
+use std::time::{Duration, Instant};
+use std::{env, mem};
+
+use anyhow::{Context, Result};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::epoll::{self, EpollCreateFlags, EpollEvent, EpollFlags};
+use nix::sys::socket::{self, Backlog, MsgFlags, recv, send};
+
+const NAME: &str = env!("CARGO_CRATE_NAME");
+const USAGE: &str = "[PORT [SECONDS [epoll|poll]]]";
+/// How long accepting rests for lack of descriptors.
+const REST: Duration = Duration::from_millis(100);
+
+/// What a descriptor is waited for.
+#[derive(Clone, Copy, PartialEq)]
+enum Interest {
+    Read,
+    Write,
+    Nothing,
+}
+const READ: Interest = Interest::Read;
+const WRITE: Interest = Interest::Write;
+const NOTHING: Interest = Interest::Nothing;
+
+/// Whom an event is for. No two ever have the same one.
+type Token = u64;
+
+/// MSG_DONTWAIT is O_NONBLOCK for one call: recv(2), send(2).
+const FLAGS: MsgFlags = MsgFlags::MSG_DONTWAIT.union(MsgFlags::MSG_NOSIGNAL);
+
+/// What a handler waits for after its turn.
+type Next = Result<Interest, Gone>;
+
+/// Nothing more can come of it.
+struct Gone;
+
+fn main() -> ExitCode {
+    let port = argument(1, "7007", |it| it.parse().ok());
+    let seconds: NonZeroU32 = argument(2, "60", |it| it.parse().ok());
+    let limit = Duration::from_secs(seconds.get().into());
+    let demultiplexer = argument(3, "epoll", demultiplexer);
+    match demultiplexer.and_then(|it| serve(port, limit, it)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(err) => {
+            eprintln!("{NAME}: {err:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A word of the command line, or what stands for it.
+fn argument<T>(at: usize, default: &str, parse: fn(&str) -> Option<T>) -> T {
+    let word = env::args_os().nth(at).unwrap_or(default.into());
+    let word = word.to_string_lossy();
+    parse(&word).unwrap_or_else(|| {
+        eprintln!("{NAME}: '{word}' does not fit; usage: {NAME} {USAGE}");
+        exit(2)
+    })
+}
+
+fn serve(
+    port: u16,
+    limit: Duration,
+    demultiplexer: Box<dyn Demultiplexer>,
+) -> Result<()> {
+    let mut reactor = Reactor::new(demultiplexer);
+    let listener = listen("listening on", port)?;
+    reactor.register(Acceptor { listener, limit })?;
+    reactor.run()
+}
+
+fn listen(what: &str, port: u16) -> Result<TcpListener> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .with_context(|| format!("cannot listen at port {port}"))?;
+    // The client may be gone again when accept looks: accept(2).
+    listener.set_nonblocking(true)?;
+    // std's own queue is short: listen(2).
+    socket::listen(&listener, Backlog::MAXCONN)?;
+    let addr = listener.local_addr()?;
+    // A reader may go away; the server goes on.
+    let _lost = writeln!(io::stdout(), "{what} {addr}");
+    Ok(listener)
+}
+
+/// What is done when a descriptor is ready, and its owner.
+trait Handler {
+    fn fd(&self) -> BorrowedFd<'_>;
+
+    /// Does what can be done without sleeping; returns what it waits for next.
+    fn ready(&mut self, reactor: &mut Reactor) -> Next;
+
+    /// The same, when its timer is due.
+    fn timer(&mut self, _: &mut Reactor) -> Next {
+        Ok(READ)
+    }
+}
+
+struct Reactor {
+    demultiplexer: Box<dyn Demultiplexer>,
+    slots: Slots,
+    last: Token,
+    /// Whose turn it is.
+    current: Token,
+    timers: BTreeSet<(Instant, Token)>,
+}
+
+type Slots = HashMap<Token, Slot>;
+
+struct Slot {
+    owner: Box<dyn Handler>,
+    interest: Interest,
+}
+
+impl Reactor {
+    fn new(demultiplexer: Box<dyn Demultiplexer>) -> Self {
+        let timers = BTreeSet::new();
+        let (slots, last, current) = (HashMap::new(), 0, 0);
+        Reactor { demultiplexer, slots, last, current, timers }
+    }
+
+    fn register(
+        &mut self,
+        owner: impl Handler + 'static,
+    ) -> nix::Result<Token> {
+        self.last += 1;
+        let slot = Slot { owner: Box::new(owner), interest: READ };
+        self.demultiplexer.want(&slot, self.last, true)?;
+        self.slots.insert(self.last, slot);
+        Ok(self.last)
+    }
+
+    /// A handler's `timer` is called after so long, if it is still there.
+    fn after(&mut self, delay: Duration, token: Token) {
+        self.timers.insert((Instant::now() + delay, token));
+    }
+
+    fn run(mut self) -> Result<()> {
+        let mut ready = Vec::new();
+        loop {
+            let timeout = self.timeout();
+            match self.demultiplexer.wait(&self.slots, timeout, &mut ready) {
+                Ok(()) | Err(Errno::EINTR) => {}
+                Err(err) => return Err(err).context("cannot wait"),
+            }
+            for token in ready.drain(..) {
+                self.call(token, |it, reactor| it.ready(reactor));
+            }
+            let now = Instant::now();
+            while let Some(&(due, token)) = self.timers.first()
+                && due <= now
+            {
+                self.timers.pop_first();
+                self.call(token, |it, reactor| it.timer(reactor));
+            }
+        }
+    }
+
+    /// Rounded up: a wait that ends too early would be repeated in vain.
+    fn timeout(&self) -> PollTimeout {
+        let Some((due, _)) = self.timers.first() else {
+            return PollTimeout::NONE;
+        };
+        let left = due.saturating_duration_since(Instant::now());
+        let millis = left.as_nanos().div_ceil(1_000_000);
+        PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
+    }
+
+    /// A turn of one handler, not in the table meanwhile. What does not
+    /// come back is closed, which also ends the interest in it: epoll(7).
+    fn call(
+        &mut self,
+        token: Token,
+        turn: impl FnOnce(&mut dyn Handler, &mut Self) -> Next,
+    ) {
+        let Some(mut slot) = self.slots.remove(&token) else { return };
+        self.current = token;
+        let Ok(wanted) = turn(&mut *slot.owner, self) else { return };
+        if mem::replace(&mut slot.interest, wanted) != wanted {
+            let changed = self.demultiplexer.want(&slot, token, false);
+            let Ok(()) = changed else { return };
+        }
+        self.slots.insert(token, slot);
+    }
+}
+
+/// Sleeps for all handlers at once.
+trait Demultiplexer {
+    /// A handler waits for something else, or for the first time.
+    fn want(&mut self, _: &Slot, _: Token, _first: bool) -> nix::Result<()> {
+        Ok(())
+    }
+
+    /// Says who is ready, after so long at most.
+    fn wait(
+        &mut self,
+        all: &Slots,
+        timeout: PollTimeout,
+        ready: &mut Vec<Token>,
+    ) -> nix::Result<()>;
+}
+
+fn demultiplexer(name: &str) -> Option<Result<Box<dyn Demultiplexer>>> {
+    match name {
+        "epoll" => Some(Epoll::new().map(|it| Box::new(it) as _)),
+        "poll" => Some(Ok(Box::new(Poll))),
+        _ => None,
+    }
+}
+
+/// The list is in the kernel, and is told of each change: epoll(7).
+struct Epoll {
+    list: epoll::Epoll,
+    events: [EpollEvent; 256],
+}
+
+impl Epoll {
+    fn new() -> Result<Self> {
+        let list = epoll::Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        Ok(Epoll { list, events: [EpollEvent::empty(); 256] })
+    }
+}
+
+impl Demultiplexer for Epoll {
+    fn want(&mut self, it: &Slot, of: Token, first: bool) -> nix::Result<()> {
+        let flags = match it.interest {
+            Interest::Read => EpollFlags::EPOLLIN,
+            Interest::Write => EpollFlags::EPOLLOUT,
+            Interest::Nothing => EpollFlags::empty(),
+        };
+        let mut event = EpollEvent::new(flags, of);
+        match first {
+            true => self.list.add(it.owner.fd(), event),
+            false => self.list.modify(it.owner.fd(), &mut event),
+        }
+    }
+
+    fn wait(
+        &mut self,
+        _: &Slots,
+        timeout: PollTimeout,
+        ready: &mut Vec<Token>,
+    ) -> nix::Result<()> {
+        let n = self.list.wait(&mut self.events, timeout)?;
+        ready.extend(self.events[..n].iter().map(EpollEvent::data));
+        Ok(())
+    }
+}
+
+/// The list is ours, and is given to the kernel with each call: poll(2).
+struct Poll;
+
+impl Demultiplexer for Poll {
+    fn wait(
+        &mut self,
+        all: &Slots,
+        timeout: PollTimeout,
+        ready: &mut Vec<Token>,
+    ) -> nix::Result<()> {
+        let list = all.values().map(|it| {
+            let flags = match it.interest {
+                Interest::Read => PollFlags::POLLIN,
+                Interest::Write => PollFlags::POLLOUT,
+                Interest::Nothing => PollFlags::empty(),
+            };
+            PollFd::new(it.owner.fd(), flags)
+        });
+        let mut list: Vec<PollFd> = list.collect();
+        poll(&mut list, timeout)?;
+        // The answers are in the order of the questions.
+        let is_ready = |it: &PollFd| it.any().unwrap_or(true);
+        let asked = all.keys().zip(&list);
+        ready.extend(asked.filter(|it| is_ready(it.1)).map(|it| it.0));
+        Ok(())
+    }
+}
+
+/// The handler of the listener: it makes the others.
+struct Acceptor {
+    listener: TcpListener,
+    limit: Duration,
+}
+
+impl Handler for Acceptor {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Takes one client; the next wait tells of the others.
+    fn ready(&mut self, reactor: &mut Reactor) -> Next {
+        match self.listener.accept() {
+            Ok((socket, _)) => {
+                let echo = Echo::new(socket, self.limit);
+                // Whoever cannot be waited for is closed: epoll_ctl(2), ENOSPC.
+                if let Ok(token) = reactor.register(echo) {
+                    reactor.after(self.limit, token);
+                }
+            }
+            // It stays in the queue, and would end every wait at once.
+            Err(err) if is_lack(&err) => {
+                reactor.after(REST, reactor.current);
+                return Ok(NOTHING);
+            }
+            // It is gone already: accept(2), "Error handling".
+            Err(_) => {}
+        }
+        Ok(READ)
+    }
+}
+
+fn is_lack(err: &io::Error) -> bool {
+    use libc::{EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    let lacks = [EMFILE, ENFILE, ENOBUFS, ENOMEM];
+    err.raw_os_error().is_some_and(|it| lacks.contains(&it))
+}
+
+/// The handler of a client, and what it is owed.
+struct Echo {
+    socket: TcpStream,
+    buffer: Vec<u8>,
+    owed: Range<usize>,
+    limit: Duration,
+    /// When it was last seen to be there.
+    seen: Instant,
+}
+
+impl Echo {
+    fn new(socket: TcpStream, limit: Duration) -> Self {
+        let (buffer, owed) = (vec![0; 16_384], 0..0);
+        Echo { socket, buffer, owed, limit, seen: Instant::now() }
+    }
+
+    /// There is nearly always room: whoever owes nothing and asks for it never
+    /// sleeps.
+    fn wanted(&self) -> Interest {
+        if self.owed.is_empty() { READ } else { WRITE }
+    }
+}
+
+impl Handler for Echo {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Receives once and sends once. Whoever is owed something is not read
+    /// from, so that one buffer is enough.
+    fn ready(&mut self, _: &mut Reactor) -> Next {
+        self.seen = Instant::now();
+        let fd = self.socket.as_raw_fd();
+        if self.owed.is_empty() {
+            match recv(fd, &mut self.buffer, FLAGS) {
+                Ok(0) => return Err(Gone),
+                Ok(n) => self.owed = 0..n,
+                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(READ),
+                Err(_) => return Err(Gone),
+            }
+        }
+        match send(fd, &self.buffer[self.owed.clone()], FLAGS) {
+            Ok(n) => self.owed.start += n,
+            Err(Errno::EAGAIN | Errno::EINTR) => {}
+            Err(_) => return Err(Gone),
+        }
+        Ok(self.wanted())
+    }
+
+    /// It may have been ready since the timer was started.
+    fn timer(&mut self, reactor: &mut Reactor) -> Next {
+        let left = self.limit.saturating_sub(self.seen.elapsed());
+        if left.is_zero() {
+            return Err(Gone);
+        }
+        reactor.after(left, reactor.current);
+        Ok(self.wanted())
+    }
+}
