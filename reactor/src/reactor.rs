@@ -145,8 +145,9 @@ pub struct Reactor<C: Handler> {
 struct Slot<C: Handler> {
     owner: Owner<C>,
     interest: Interest,
-    /// It is on the list of those that go on without an event.
-    again: bool,
+    /// The first wait that is to come after it was put on the list of those
+    /// that go on without an event; 0: it is not on it.
+    again: u64,
     /// Its socket may hold more than plain bytes.
     more: bool,
     serial: u64,
@@ -452,7 +453,7 @@ impl<C: Handler> Reactor<C> {
         self.slots[token as usize] = Some(Slot {
             owner: Owner::Busy,
             interest,
-            again: false,
+            again: 0,
             more: true,
             serial: self.serial,
             timers: Own::new(),
@@ -516,15 +517,19 @@ impl<C: Handler> Reactor<C> {
         if slot.serial > waited_for {
             return;
         }
-        slot.again = false;
+        slot.again = 0;
         slot.more = event.more;
         self.give_turn(event);
     }
 
     /// Calls whoever had more to do, unless an event came since.
     fn go_on(&mut self, token: Token) {
+        let waits = self.counters.waits;
         let Some(slot) = self.slot(token) else { return };
-        if mem::take(&mut slot.again) {
+        // An event may have brought its turn, after which it is on the list
+        // anew, for the next round.
+        if (1..=waits).contains(&slot.again) {
+            slot.again = 0;
             let (readable, writable) = (true, true);
             let (hung_up, more) = (false, slot.more);
             self.give_turn(Event { token, readable, writable, hung_up, more });
@@ -597,9 +602,9 @@ impl<C: Handler> Reactor<C> {
         };
         let before = mem::replace(&mut slot.interest, wanted);
         let changed = before != wanted;
-        if edges && (again || changed) && !slot.again {
+        if edges && (again || changed) && slot.again == 0 {
             // An edge may have passed while nobody waited for it.
-            slot.again = true;
+            slot.again = self.counters.waits + 1;
             self.again.push(token);
         }
         if changed {
