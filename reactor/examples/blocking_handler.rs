@@ -36,9 +36,9 @@ const BELL: u64 = 2;
 pitfall!(broken, mended);
 
 fn broken() -> Result<Shown> {
-    talk(|work, client, inbox| {
+    talk(|work, _, _| {
         work.run();
-        inbox.put(client);
+        true
     })
 }
 
@@ -49,11 +49,13 @@ fn mended() -> Result<Shown> {
             work.run();
             inbox.put(client);
         });
+        false
     })
 }
 
-/// What a handler does with a request that takes long.
-type OnSlow = fn(&Work, client: u64, &Inbox);
+/// What a handler does with a request that takes long; returns whether the
+/// answer is there.
+type OnSlow = fn(&Work, client: u64, &Inbox) -> bool;
 
 /// It is done when the quick client is answered, or it loses its patience.
 #[derive(Clone)]
@@ -160,7 +162,11 @@ fn serve(mut clients: [TcpStream; 2], work: Work, slow: OnSlow) -> Result<()> {
                     list.delete(&*client)?;
                     left -= 1;
                 }
-                n if &bytes[..n] == b"slow\n" => slow(&work, token, &inbox),
+                n if bytes[..n] == *b"slow\n" => {
+                    if slow(&work, token, &inbox) {
+                        client.write_all(b"slow\n")?;
+                    }
+                }
                 n => client.write_all(&bytes[..n])?,
             }
         }

@@ -183,7 +183,7 @@ fn serve(
                 }
             }
         }
-        // Whatever was done first: the next answer is that to the next question.
+        // Whichever was done first: answers go in the order of questions.
         while let Some(answer) = done.remove(&answered) {
             owed.extend(answer);
             answered += 1;
