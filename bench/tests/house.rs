@@ -53,6 +53,7 @@ const RULES: &[(&str, Rule)] = &[
     ("neighbours_differ_in_the_lesson", neighbours_differ_in_the_lesson),
     ("sources_are_formatted", sources_are_formatted),
     ("pitfalls_are_tests", pitfalls_are_tests),
+    ("stages_are_declared", stages_are_declared),
 ];
 
 fn main() -> ExitCode {
@@ -386,7 +387,7 @@ fn pitfalls_are_tests(house: &House) -> Result<Option<String>> {
         for path in server
             .files(".rs")?
             .iter()
-            .filter(|it| it.parent() == Some(&folder))
+            .filter(|it| it.parent() == Some(&folder) && !is_stage(server, it))
         {
             count += 1;
             let name = path.file_stem().unwrap_or_default().to_string_lossy();
@@ -421,4 +422,52 @@ fn pitfalls_are_tests(house: &House) -> Result<Option<String>> {
     }
     ensure!(count > 0, "no server has a pitfall");
     none("a pitfall lacks", wrong)
+}
+
+/// An example that is no pitfall: one of the steps in which the reactor grows.
+fn is_stage(member: &Member, path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    member.name == STAGED && name.starts_with("step")
+}
+
+/// The member whose examples hold the stages.
+const STAGED: &str = "reactor";
+
+/// A stage is a program that is built and started by a test of its crate, and
+/// says what moved since the one before.
+fn stages_are_declared(house: &House) -> Result<Option<String>> {
+    let member = house.members.iter().find(|it| it.name == STAGED);
+    let member = member.with_context(|| format!("no member {STAGED}"))?;
+    let manifest = read(&member.folder.join("Cargo.toml"))?;
+    let test = read(&member.folder.join("tests/stages.rs"))?;
+    let folder = member.folder.join("examples");
+    let (mut wrong, mut count) = (Vec::new(), 0);
+    for path in member
+        .files(".rs")?
+        .iter()
+        .filter(|it| it.parent() == Some(&folder) && is_stage(member, it))
+    {
+        count += 1;
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let mut must = |holds: bool, what: &str| {
+            if !holds {
+                wrong.push(format!("{name}: {what}"));
+            }
+        };
+        let step = format!("step{count}_");
+        must(name.starts_with(&step), &format!("is not {step}…"));
+        let table = format!("[[example]]\nname = \"{name}\"\n");
+        must(manifest.contains(&table), "is not in the manifest");
+        must(
+            test.contains(&format!("\"{name}\"")),
+            "is not in tests/stages.rs",
+        );
+        let text = read(path)?;
+        let head = text.lines().take_while(|it| it.starts_with("//!")).count();
+        must((1..=3).contains(&head), "its head has one to three lines");
+        let forbid = concat!("#![forbid(un", "safe_code)]");
+        must(text.contains(forbid), forbid);
+    }
+    ensure!(count > 0, "{STAGED} has no stages");
+    none("a stage", wrong)
 }

@@ -226,8 +226,9 @@ impl Reactor {
     ) {
         let Some(mut slot) = self.slots.remove(&token) else { return };
         let outer = mem::replace(&mut self.current, token);
-        let Ok(wanted) = turn(&mut *slot.owner, self) else { return };
+        let next = turn(&mut *slot.owner, self);
         self.current = outer;
+        let Ok(wanted) = next else { return };
         if mem::replace(&mut slot.interest, wanted) != wanted {
             let changed = self.demultiplexer.want(&slot, token, false);
             let Ok(()) = changed else { return };
@@ -486,16 +487,10 @@ impl Echo {
     /// There is nearly always room: whoever owes nothing and asks for it never
     /// sleeps.
     fn wanted(&self) -> Interest {
-        match self.away {
-            true => NOTHING,
-            false => {
-                if self.owed.is_empty() {
-                    READ
-                } else {
-                    WRITE
-                }
-            }
+        if self.away {
+            return NOTHING;
         }
+        if self.owed.is_empty() { READ } else { WRITE }
     }
 
     fn send(&mut self, reactor: &mut Reactor) -> Next {
@@ -544,8 +539,9 @@ impl Handler for Echo {
             }
             if self.buffer[0] == b'!' {
                 let job = (reactor.current, mem::take(&mut self.buffer));
+                self.jobs.send(job).map_err(|_| Gone)?;
                 self.away = true;
-                return self.jobs.send(job).map_or(Err(Gone), |()| Ok(NOTHING));
+                return Ok(NOTHING);
             }
         }
         self.send(reactor)

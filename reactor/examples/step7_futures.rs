@@ -236,8 +236,9 @@ impl Reactor {
     ) {
         let Some(mut slot) = self.slots.remove(&token) else { return };
         let outer = mem::replace(&mut self.current, token);
-        let Ok(wanted) = turn(&mut *slot.owner, self) else { return };
+        let next = turn(&mut *slot.owner, self);
         self.current = outer;
+        let Ok(wanted) = next else { return };
         if mem::replace(&mut slot.interest, wanted) != wanted {
             let changed = self.demultiplexer.want(&slot, token, false);
             let Ok(()) = changed else { return };
