@@ -995,6 +995,50 @@ fn a_grace_ends_and_a_second_signal_does_not_wait_for_it() {
     assert_eq!(service.end().0, Some(1));
 }
 
+/// What a small file costs on a connection that is kept: nothing is cached,
+/// and nothing is asked twice.
+#[test]
+fn a_small_file_takes_seven_calls() {
+    let service = Service::start(&[]);
+    let mut client = service.client();
+    let mut ask = || {
+        client.send(get("/small.txt"));
+        assert_eq!(client.answer().unwrap().status, 200);
+    };
+    // The first one brings the connection, its timer and its buffers.
+    ask();
+    let file = service.folder.path().join("calls");
+    let mut strace = Command::new("strace");
+    strace.arg("-o").arg(&file).arg("-p").arg(service.child.id().to_string());
+    let mut strace = match strace.stderr(Stdio::piped()).spawn() {
+        Ok(strace) => strace,
+        Err(err) => return println!("SKIPPED: strace cannot attach: {err}"),
+    };
+    let mut said = String::new();
+    let mut err = BufReader::new(strace.stderr.take().unwrap());
+    err.read_line(&mut said).unwrap();
+    if !said.contains("attached") {
+        strace.wait().unwrap();
+        return println!("SKIPPED: strace cannot attach: {}", said.trim());
+    }
+    for _ in 0..100 {
+        ask();
+    }
+    kill(Pid::from_raw(strace.id() as i32), Signal::SIGINT).unwrap();
+    strace.wait().unwrap();
+    let text = fs::read_to_string(file).unwrap();
+    let calls = text.lines().filter_map(|it| it.split('(').next());
+    let mut counts = std::collections::BTreeMap::new();
+    calls.for_each(|it| *counts.entry(it).or_insert(0) += 1);
+    counts.retain(|_, count| *count > 2);
+    // A std with assertions looks whether what it closes was open.
+    counts.remove("fcntl");
+    for (call, count) in &counts {
+        assert!((98..=102).contains(count), "{call} {count} times of 100");
+    }
+    assert_eq!(counts.len(), 7, "{counts:?}");
+}
+
 #[test]
 fn a_wrong_command_line_is_told_in_one_line() {
     for (args, code, words) in [

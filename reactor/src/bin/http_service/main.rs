@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use echo::{Stop, StopFd, Unwatched};
 use reactor::{Reactor, Stopper, best};
@@ -89,8 +89,7 @@ fn main() -> ExitCode {
 }
 
 fn run(line: CommandLine) -> Result<String> {
-    let root = files::open_root(&line.root)
-        .with_context(|| format!("--root {}", line.root.display()))?;
+    let root = files::open_root(&line.root)?;
     let limits = Limits {
         idle: line.idle_timeout,
         request: line.request_timeout,
