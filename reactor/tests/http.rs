@@ -815,7 +815,7 @@ fn who_asks_slowly_is_told_and_who_asks_nothing_is_closed() {
     idle.assert_end("nothing more was asked");
     // Whoever takes nothing is idle as well.
     let mut deaf = service.client();
-    deaf.send(get("/big.bin"));
+    deaf.send(get("/big.bin").repeat(2));
     eventually("it is served", || service.descriptors() == none + 2);
     eventually("it is closed", || service.descriptors() == none);
 }
@@ -838,6 +838,71 @@ fn a_sleep_keeps_nobody_waiting() {
     sleeper.socket.set_nonblocking(false).unwrap();
     assert_eq!(sleeper.answer().unwrap().body, b"slept\n");
     assert!(requests > 10, "only {requests}");
+}
+
+#[test]
+fn a_request_may_come_byte_by_byte() {
+    let service = Service::start(&[]);
+    let mut client = service.client();
+    client.socket.set_nodelay(true).unwrap();
+    let post = "POST /echo HTTP/1.1\r\nHost: a\r\n\
+                Transfer-Encoding: chunked\r\n\r\n3;a\r\nabc\r\n0\r\nB: c\r\n\r\n";
+    for byte in format!("\r\n{post}\r\n\r\n{post}").bytes() {
+        client.send([byte]);
+        thread::sleep(Duration::from_micros(300));
+    }
+    for _ in 0..2 {
+        assert_eq!(client.answer().unwrap().body, b"abc");
+    }
+}
+
+#[test]
+fn an_idle_client_owns_no_buffer() {
+    let service = Service::start(&[]);
+    fs::write(service.root().join("some.txt"), noise(30_000)).unwrap();
+    // A long head and a long answer would leave their traces.
+    let long = "x".repeat(7_000);
+    let request =
+        format!("GET /some.txt?{long} HTTP/1.1\r\nHost: a\r\nA: {long}");
+    let mut clients = Vec::new();
+    let mut ask = || {
+        let mut client = service.client();
+        client.send(format!("{request}\r\n\r\n"));
+        assert_eq!(client.answer().unwrap().body.len(), 30_000);
+        clients.push(client);
+    };
+    ask();
+    let before = service.resident();
+    (0..200).for_each(|_| ask());
+    let more = service.resident().saturating_sub(before);
+    println!("{more} bytes for 200 idle clients");
+    assert!(more < 200 * (8 << 10), "{more} bytes for 200 idle clients");
+}
+
+/// No descriptor is left for a file, or a client: both wait or are told so.
+#[test]
+fn a_service_without_descriptors_goes_on() {
+    let service = Service::start(&[]);
+    let used = service.descriptors();
+    let is_free = |fd: &usize| !service.proc(&format!("fd/{fd}")).exists();
+    // A limit is one of numbers: five free ones lie below the sixth.
+    let limit = (0..).filter(is_free).nth(5).unwrap();
+    let limit = format!("--nofile={limit}:{limit}");
+    let id = service.child.id().to_string();
+    let mut prlimit = Command::new("prlimit");
+    match prlimit.args(["--pid", &id, &limit]).status() {
+        Ok(status) => assert!(status.success()),
+        Err(err) => return println!("SKIPPED: no prlimit: {err}"),
+    }
+    let mut clients: Vec<Client> = (0..8).map(|_| service.client()).collect();
+    eventually("none is left", || service.descriptors() == used + 5);
+    clients[0].send(get("/small.txt"));
+    assert_eq!(clients[0].answer().unwrap().status, 503);
+    clients.truncate(3);
+    eventually("some are left", || service.descriptors() == used + 3);
+    clients[0].send(get("/small.txt"));
+    assert_eq!(clients[0].answer().unwrap().status, 200);
+    service.assert_serves("descriptors have come back");
 }
 
 #[test]
