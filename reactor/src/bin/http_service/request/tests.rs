@@ -147,6 +147,8 @@ fn chunks_are_put_together_however_they_come() {
         ("0\r\nA: b\r\nC:\r\n\r\n", Ok("")),
         ("5\r\nhello", Err(0)),
         ("5\r\nhello!\r\n0\r\n\r\n", Err(400)),
+        ("5\r\nhello!", Err(400)),
+        ("00000000000000005\r\n", Err(413)),
         ("5\nhello\r\n0\r\n\r\n", Err(400)),
         ("\r\n", Err(400)),
         ("0x5\r\nhello\r\n", Err(400)),
