@@ -22,12 +22,12 @@ target=${CARGO_TARGET_DIR:-target}
 
 PATH=$PATH:/usr/sbin
 missing=
-for tool in nginx wrk curl taskset; do
+for tool in nginx wrk curl taskset pgrep; do
     command -v "$tool" > /dev/null || missing="$missing $tool"
 done
 if [ -n "$missing" ]; then
     echo "not installed:$missing; on Debian: apt-get install nginx-light wrk" \
-        "curl util-linux" >&2
+        "curl util-linux procps" >&2
     exit 1
 fi
 if [ "$(nproc)" -lt 2 ]; then

@@ -49,7 +49,7 @@ struct CommandLine {
           value_parser = echo::duration)]
     request_timeout: Duration,
 
-    /// The longest body of a request
+    /// The longest body of a request; memory holds it until it is answered
     #[arg(long, default_value = "1MiB", value_name = "BYTES",
           value_parser = echo::size)]
     max_body: u64,
