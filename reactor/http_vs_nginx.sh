@@ -6,7 +6,8 @@
 # Like is compared with like: neither keeps files open or in memory
 # (open_file_cache is off by default), neither writes a log, both have one
 # process with one thread that serves, on a core of its own; the client has
-# another.
+# another. nginx is asked twice: once it sends the file with sendfile, which is
+# what it is praised for, and once with read and writev, which suits small ones.
 #
 #   reactor/http_vs_nginx.sh
 #   ROUNDS=20 SECONDS_EACH=1 CONNECTIONS=50 BYTES=1024 reactor/http_vs_nginx.sh
@@ -21,12 +22,12 @@ target=${CARGO_TARGET_DIR:-target}
 
 PATH=$PATH:/usr/sbin
 missing=
-for tool in nginx wrk curl taskset; do
+for tool in nginx wrk curl taskset pgrep; do
     command -v "$tool" > /dev/null || missing="$missing $tool"
 done
 if [ -n "$missing" ]; then
     echo "not installed:$missing; on Debian: apt-get install nginx-light wrk" \
-        "curl util-linux" >&2
+        "curl util-linux procps" >&2
     exit 1
 fi
 if [ "$(nproc)" -lt 2 ]; then
@@ -74,7 +75,11 @@ http {
     fastcgi_temp_path $dir/temp3;
     uwsgi_temp_path $dir/temp4;
     scgi_temp_path $dir/temp5;
-    server { listen 127.0.0.1:$port; root $dir/root; }
+    server {
+        listen 127.0.0.1:$port;
+        root $dir/root;
+        location /copied/ { sendfile off; alias $dir/root/; }
+    }
 }
 END
     taskset -c 0 nginx -p "$dir" -c "$dir/nginx.conf" -e "$dir/nginx.log" &
@@ -99,7 +104,10 @@ if [ -z "$addr" ]; then
     cat "$dir/ours.log" >&2
     exit 1
 fi
-for url in "http://$addr/file.txt" "http://127.0.0.1:$port/file.txt"; do
+ours_url=http://$addr/file.txt
+nginx_url=http://127.0.0.1:$port/file.txt
+copied_url=http://127.0.0.1:$port/copied/file.txt
+for url in "$ours_url" "$nginx_url" "$copied_url"; do
     if ! curl -fs "$url" | cmp -s - "$dir/root/file.txt"; then
         echo "$url is not the file" >&2
         exit 1
@@ -117,12 +125,12 @@ on_core() {
     echo "$sum"
 }
 
-# turn NAME PID ADDR: adds `requests/s nanoseconds/request` to the turns.
+# turn NAME PID URL: adds `requests/s nanoseconds/request` to the turns.
 turn() {
     local before after out requests rate
     before=$(on_core "$2")
     out=$(taskset -c 1 wrk -t 1 -c "$CONNECTIONS" -d "${SECONDS_EACH}s" \
-        "http://$3/file.txt")
+        "$3")
     after=$(on_core "$2")
     if grep -E 'Socket errors|Non-2xx' <<< "$out" >&2; then
         echo "$1 did not answer well" >&2
@@ -138,11 +146,13 @@ echo "nginx: $(nginx -v 2>&1 | sed 's/.*: //'); $BYTES bytes," \
 for round in $(seq "$ROUNDS"); do
     # Who comes first changes: the machine may be getting busier.
     if [ $((round % 2)) = 1 ]; then
-        turn http_service "$ours" "$addr"
-        turn nginx "$nginx" "127.0.0.1:$port"
+        turn http_service "$ours" "$ours_url"
+        turn nginx "$nginx" "$nginx_url"
+        turn nginx_copied "$nginx" "$copied_url"
     else
-        turn nginx "$nginx" "127.0.0.1:$port"
-        turn http_service "$ours" "$addr"
+        turn nginx_copied "$nginx" "$copied_url"
+        turn nginx "$nginx" "$nginx_url"
+        turn http_service "$ours" "$ours_url"
     fi
 done
 
@@ -158,17 +168,19 @@ median() {
 }
 
 printf '%-14s %28s %28s\n' '' 'requests/s (from..to)' 'CPU ns/request (from..to)'
-for name in http_service nginx; do
+for name in http_service nginx nginx_copied; do
     read -r low middle high < <(median "$dir/turns/$name" 1)
     rates="$middle ($low..$high)"
     read -r low middle high < <(median "$dir/turns/$name" 2)
     printf '%-14s %28s %28s\n' "$name" "$rates" "$middle ($low..$high)"
 done
 # The ratio of each round's two turns: what slows both down is in neither.
-paste "$dir/turns/http_service" "$dir/turns/nginx" |
-    awk '{ print $1 / $3 * 1000, $2 / $4 * 1000 }' > "$dir/turns/ratios"
-read -r _ rate _ < <(median "$dir/turns/ratios" 1)
-read -r _ cost _ < <(median "$dir/turns/ratios" 2)
-awk -v rate="$rate" -v cost="$cost" 'BEGIN {
-    printf "%-14s %28s %28s\n", "ratio", rate / 1000, cost / 1000
-}'
+for name in nginx nginx_copied; do
+    paste "$dir/turns/http_service" "$dir/turns/$name" |
+        awk '{ print $1 / $3 * 1000, $2 / $4 * 1000 }' > "$dir/turns/ratios"
+    read -r _ rate _ < <(median "$dir/turns/ratios" 1)
+    read -r _ cost _ < <(median "$dir/turns/ratios" 2)
+    awk -v name="to $name" -v rate="$rate" -v cost="$cost" 'BEGIN {
+        printf "%-16s %26.3f %28.3f\n", name, rate / 1000, cost / 1000
+    }'
+done

@@ -122,7 +122,7 @@ impl<W: Watch> Demultiplexer for Poll<W> {
         let asked = self.entries.len();
         let wait = || sys::poll(&mut self.entries, timeout);
         let n = match self.watch.wait("poll", asked, wait) {
-            Ok(n) => n as usize,
+            Ok(n) => n,
             Err(Errno::EINTR) => 0,
             Err(err) => return Err(err).context("cannot wait"),
         };

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use anyhow::{Result, anyhow, bail};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstat};
@@ -28,12 +29,22 @@ pub struct Sending {
 }
 
 /// Opens the folder, and tries whether the kernel can keep names within it.
-pub fn open_root(path: &Path) -> nix::Result<OwnedFd> {
+pub fn open_root(path: &Path) -> Result<OwnedFd> {
+    let shown = path.display();
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let root = open(path, flags, Mode::empty())?;
-    // Linux 5.6 has openat2; a container may forbid it.
-    open_beneath(&root, b".")?;
-    Ok(root)
+    let root = open(path, flags, Mode::empty()).map_err(|errno| {
+        let why = errno.desc();
+        anyhow!("cannot serve {shown}: {why}; choose another --root")
+    })?;
+    match open_beneath(&root, b".") {
+        Ok(_) => Ok(root),
+        Err(Errno::ENOSYS) => bail!(
+            "this kernel has no openat2(2), which keeps clients within \
+             --root; it needs Linux 5.6, or whoever forbids the call to \
+             allow it"
+        ),
+        Err(errno) => bail!("cannot read {shown}: {}", errno.desc()),
+    }
 }
 
 /// RESOLVE_BENEATH: what leads out of the folder, by `..` or by a link, is
@@ -237,7 +248,6 @@ mod tests {
         // Links of proc(5) lead anywhere without a name.
         assert_eq!(err(b"cwd/Cargo.toml"), Errno::ELOOP);
         assert_eq!(err(b"root"), Errno::ELOOP);
-        let file = open_root(Path::new("/dev/null"));
-        assert_eq!(file.unwrap_err(), Errno::ENOTDIR);
+        assert!(open_root(Path::new("/dev/null")).is_err());
     }
 }

@@ -17,7 +17,7 @@ use std::process::ExitCode;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
 use echo::{Stop, StopFd, Unwatched};
 use reactor::{Reactor, Stopper, best};
@@ -49,7 +49,7 @@ struct CommandLine {
           value_parser = echo::duration)]
     request_timeout: Duration,
 
-    /// The longest body of a request
+    /// The longest body of a request; memory holds it until it is answered
     #[arg(long, default_value = "1MiB", value_name = "BYTES",
           value_parser = echo::size)]
     max_body: u64,
@@ -89,8 +89,7 @@ fn main() -> ExitCode {
 }
 
 fn run(line: CommandLine) -> Result<String> {
-    let root = files::open_root(&line.root)
-        .with_context(|| format!("--root {}", line.root.display()))?;
+    let root = files::open_root(&line.root)?;
     let limits = Limits {
         idle: line.idle_timeout,
         request: line.request_timeout,

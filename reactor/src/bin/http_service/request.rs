@@ -503,34 +503,29 @@ impl Chunks {
         let mut taken = 0;
         loop {
             let rest = &input[taken..];
-            if let At::Content = self.at {
-                let n = rest.len().min(self.left as usize);
-                content(&rest[..n]);
-                taken += n;
-                self.left -= n as u64;
-                if self.left > 0 {
-                    return Ok(Progress { taken, is_over: false });
-                }
-                self.at = At::End;
-                continue;
-            }
-            let Some(line) = line_of(rest)? else {
-                return Ok(Progress { taken, is_over: false });
-            };
-            taken += line.len() + 2;
+            let not_yet = Ok(Progress { taken, is_over: false });
             match self.at {
-                At::End if line.is_empty() => self.at = At::Size,
-                At::End => return bad("a chunk is longer than its size"),
-                At::Trailer if line.is_empty() => {
-                    return Ok(Progress { taken, is_over: true });
-                }
-                At::Trailer => {
-                    self.skip(line.len(), 431)?;
-                    if !is_field(line) {
-                        return bad("a trailer is not NAME: VALUE");
+                At::Content => {
+                    let n = rest.len().min(self.left as usize);
+                    content(&rest[..n]);
+                    taken += n;
+                    self.left -= n as u64;
+                    if self.left > 0 {
+                        return Ok(Progress { taken, is_over: false });
                     }
+                    self.at = At::End;
                 }
-                At::Size | At::Content => {
+                At::End => {
+                    match rest {
+                        [b'\r', b'\n', ..] => self.at = At::Size,
+                        [] | [b'\r'] => return not_yet,
+                        _ => return bad("a chunk is longer than its size"),
+                    }
+                    taken += 2;
+                }
+                At::Size => {
+                    let Some(line) = line_of(rest)? else { return not_yet };
+                    taken += line.len() + 2;
                     let (size, extension) = size_of(line)?;
                     self.skip(extension, 400)?;
                     self.sum = self.sum.saturating_add(size);
@@ -539,6 +534,18 @@ impl Chunks {
                     }
                     self.left = size;
                     self.at = if size > 0 { At::Content } else { At::Trailer };
+                }
+                At::Trailer => {
+                    let Some(line) = line_of(rest)? else { return not_yet };
+                    taken += line.len() + 2;
+                    self.skip(line.len(), 431)?;
+                    if line.is_empty() {
+                        return Ok(Progress { taken, is_over: true });
+                    }
+                    let colon = line.iter().position(|it| *it == b':');
+                    if !colon.is_some_and(|colon| is_token(&line[..colon])) {
+                        return bad("a trailer is not NAME: VALUE");
+                    }
                 }
             }
         }
@@ -579,13 +586,10 @@ fn size_of(line: &[u8]) -> Result<(u64, usize), Refusal> {
         return bad("a chunk has no size");
     }
     let digits = str::from_utf8(digits).unwrap_or_default();
-    let size = u64::from_str_radix(digits, 16).map_err(|_| TOO_LARGE)?;
-    Ok((size, extension.len()))
-}
-
-fn is_field(line: &[u8]) -> bool {
-    let colon = line.iter().position(|it| *it == b':');
-    colon.is_some_and(|colon| is_token(&line[..colon]))
+    match u64::from_str_radix(digits, 16) {
+        Ok(size) if digits.len() <= 16 => Ok((size, extension.len())),
+        _ => Err(TOO_LARGE),
+    }
 }
 
 #[cfg(test)]

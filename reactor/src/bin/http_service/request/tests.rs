@@ -147,6 +147,8 @@ fn chunks_are_put_together_however_they_come() {
         ("0\r\nA: b\r\nC:\r\n\r\n", Ok("")),
         ("5\r\nhello", Err(0)),
         ("5\r\nhello!\r\n0\r\n\r\n", Err(400)),
+        ("5\r\nhello!", Err(400)),
+        ("00000000000000005\r\n", Err(413)),
         ("5\nhello\r\n0\r\n\r\n", Err(400)),
         ("\r\n", Err(400)),
         ("0x5\r\nhello\r\n", Err(400)),
@@ -178,4 +180,44 @@ fn extensions_and_trailers_cannot_go_on_for_ever() {
     assert_eq!(decoded(trailers.as_bytes(), 64), Err(431));
     let chunk = format!("1;{}\r\nx\r\n", "x".repeat(1000));
     assert_eq!(decoded(chunk.repeat(17).as_bytes(), 64), Err(400));
+}
+
+/// Whatever comes, it is understood or refused, and however it is cut, alike.
+#[test]
+fn noise_is_refused_and_nothing_worse() {
+    let mut random = fastrand::Rng::with_seed(9112);
+    let good = "POST http://a:1/b%20c?d HTTP/1.1\r\nHost: [::1]:8\r\n\
+                Transfer-Encoding: chunked\r\nConnection: close, x\r\n\r\n\
+                5;a=b\r\nhello\r\n0\r\nA: b\r\n\r\n";
+    let odd = b"\r\n\0 :;,%/?#[]@+-x0f\xff\t";
+    let (mut whole, mut refused) = (0, 0);
+    for _ in 0..20_000 {
+        let mut text = good.as_bytes().to_vec();
+        for _ in 0..random.usize(..4) {
+            let at = random.usize(..text.len());
+            match random.usize(..3) {
+                0 => text[at] = odd[random.usize(..odd.len())],
+                1 => text.insert(at, odd[random.usize(..odd.len())]),
+                _ => drop(text.remove(at)),
+            }
+        }
+        let end = match Scan::default().end(&text, 500) {
+            Ok(Some(end)) => end,
+            Ok(None) => continue,
+            Err(_) => {
+                refused += 1;
+                continue;
+            }
+        };
+        let body = Request::parse(&text[..end]).map(|it| it.body);
+        if body != Ok(Some(Framing::Chunked)) {
+            refused += usize::from(body.is_err());
+            continue;
+        }
+        let at_once = decoded(&text[end..], text.len());
+        let pieces = decoded(&text[end..], random.usize(1..5));
+        assert_eq!(at_once, pieces, "{}", text.escape_ascii());
+        whole += usize::from(at_once.is_ok());
+    }
+    assert!(whole > 1_000 && refused > 1_000, "{whole}, {refused}");
 }
