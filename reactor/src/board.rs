@@ -14,6 +14,9 @@ pub const SEATS: usize = 4 * REACTORS;
 /// A seat for each reactor.
 pub struct Board {
     clients: [AtomicUsize; SEATS],
+    /// The processes that a client may wake; 0: nobody, or one that cannot
+    /// accept just now.
+    awake: [AtomicI32; SEATS],
     /// From this number on, no seat has ever been taken.
     end: AtomicUsize,
     /// The process whose turn it is to accept; 0: nobody's.
@@ -25,6 +28,7 @@ impl Default for Board {
         let clients = [const { AtomicUsize::new(0) }; SEATS];
         Board {
             clients,
+            awake: [const { AtomicI32::new(0) }; SEATS],
             end: AtomicUsize::new(0),
             accepting: AtomicI32::new(0),
         }
@@ -90,7 +94,26 @@ impl Seat {
 
     /// All have gone with the reactor that served them.
     pub fn clear(self) {
+        self.rests();
         self.count().store(0, SeqCst);
+    }
+
+    /// This process may be woken for a client.
+    pub fn wakes(self) {
+        self.board.awake[self.number].store(getpid().as_raw(), SeqCst);
+    }
+
+    /// It cannot accept just now.
+    pub fn rests(self) {
+        self.board.awake[self.number].store(0, SeqCst);
+    }
+
+    /// Another process that may be woken instead.
+    pub fn another_awake(self) -> Option<Pid> {
+        let (before, after) = self.board.awake.split_at(self.number);
+        let others = after[1..].iter().chain(before);
+        let mut pids = others.map(|it| it.load(SeqCst));
+        pids.find(|pid| *pid != 0).map(Pid::from_raw)
     }
 
     fn count(self) -> &'static AtomicUsize {
@@ -165,5 +188,10 @@ mod tests {
         second.leave();
         first.clear();
         assert_eq!(board.all(), 1);
+        first.wakes();
+        assert_eq!(second.another_awake(), Some(getpid()));
+        assert_eq!(first.another_awake(), None);
+        first.clear();
+        assert_eq!(second.another_awake(), None);
     }
 }

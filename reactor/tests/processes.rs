@@ -182,6 +182,14 @@ fn left_of(pids: &BTreeSet<i32>) -> Vec<i32> {
     pids.iter().copied().filter(runs).collect()
 }
 
+/// Two workers, each of which may open so few.
+fn with_descriptors(count: usize, mode: &str) -> Server {
+    let mut shell = Command::new("sh");
+    let line = format!("ulimit -n {count}; exec \"$0\" \"$@\"");
+    shell.args(["-c", &line, env!("CARGO_BIN_EXE_reactor")]);
+    Server::run(shell, mode, 2, &[])
+}
+
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
     let begin = Instant::now();
     while !holds() {
@@ -481,10 +489,7 @@ fn there_are_never_more_clients_than_allowed_whoever_accepts() {
 #[test]
 fn no_client_is_lost_when_workers_run_out_of_descriptors() {
     for mode in MODES {
-        let mut shell = Command::new("sh");
-        let line = "ulimit -n 24; exec \"$0\" \"$@\"";
-        shell.args(["-c", line, env!("CARGO_BIN_EXE_reactor")]);
-        let server = Server::run(shell, mode, 2, &[]);
+        let server = with_descriptors(24, mode);
         let mut waiting: Vec<TcpStream> = Vec::new();
         for _ in 0..80 {
             let mut client = server.connect();
@@ -512,6 +517,17 @@ fn no_client_is_lost_when_workers_run_out_of_descriptors() {
         assert!(!said.contains("dropped"), "{mode}: {said}");
         assert!(said.contains("80 connections, 400 bytes"), "{mode}: {said}");
     }
+}
+
+#[test]
+fn who_is_woken_alone_and_cannot_accept_wakes_another() {
+    let server = with_descriptors(24, "exclusive");
+    // The same one is woken each time, as long as both are idle.
+    let clients = echoing_clients(&server, 24);
+    let shares = server.clients();
+    assert_eq!(shares.values().sum::<usize>(), 24, "{shares:?}");
+    drop(clients);
+    server.stop();
 }
 
 #[test]
