@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use echo::{Listener, StopFd, Watch};
 use nix::sys::signal::Signal;
 
+use super::gate::Gate;
 use super::passing::{Door, Socket};
 use super::sys;
 use crate::acceptor::{Acceptor, LOOK_AT_LISTENER};
@@ -30,6 +31,8 @@ pub struct Worker<W: Watch> {
     pub buffer: usize,
     pub board: &'static Board,
     pub seat: Seat,
+    /// Where it waits for the others, if it is one of the first.
+    pub gate: Option<Gate>,
     pub stop: StopFd,
     pub flags: Flags,
     pub watch: W,
@@ -94,6 +97,9 @@ impl<W: Watch> Worker<W> {
         let retired = retires(&mut reactor, acceptor, seat)?;
         if alone {
             seat.wakes();
+        }
+        if let Some(gate) = self.gate {
+            gate.pass();
         }
         // A client on its way from the master is counted already.
         let alone = || retired.get() && seat.clients() == 0;
