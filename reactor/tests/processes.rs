@@ -182,12 +182,12 @@ fn left_of(pids: &BTreeSet<i32>) -> Vec<i32> {
     pids.iter().copied().filter(runs).collect()
 }
 
-/// Two workers, each of which may open so few.
-fn with_descriptors(count: usize, mode: &str) -> Server {
+/// Workers, each of which may open so few.
+fn with_descriptors(count: usize, workers: usize, mode: &str) -> Server {
     let mut shell = Command::new("sh");
     let line = format!("ulimit -n {count}; exec \"$0\" \"$@\"");
     shell.args(["-c", &line, env!("CARGO_BIN_EXE_reactor")]);
-    Server::run(shell, mode, 2, &[])
+    Server::run(shell, mode, workers, &[])
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -490,7 +490,7 @@ fn there_are_never_more_clients_than_allowed_whoever_accepts() {
 #[test]
 fn no_client_is_lost_when_workers_run_out_of_descriptors() {
     for mode in MODES {
-        let server = with_descriptors(24, mode);
+        let server = with_descriptors(24, 2, mode);
         let mut waiting: Vec<TcpStream> = Vec::new();
         for _ in 0..80 {
             let mut client = server.connect();
@@ -522,11 +522,12 @@ fn no_client_is_lost_when_workers_run_out_of_descriptors() {
 
 #[test]
 fn who_is_woken_alone_and_cannot_accept_wakes_another() {
-    let server = with_descriptors(24, "exclusive");
-    // The same one is woken each time, as long as both are idle.
-    let clients = echoing_clients(&server, 24);
+    // Room for 64, so that most are full in the end; and nobody comes after
+    // the one who waits, which would wake somebody else.
+    let server = with_descriptors(24, 4, "exclusive");
+    let clients = echoing_clients(&server, 56);
     let shares = server.clients();
-    assert_eq!(shares.values().sum::<usize>(), 24, "{shares:?}");
+    assert_eq!(shares.values().sum::<usize>(), 56, "{shares:?}");
     drop(clients);
     server.stop();
 }
