@@ -104,6 +104,13 @@ impl<F, W: Watch> Acceptor<F, W> {
         }
     }
 
+    /// It may be told by others again.
+    fn has_room(&self) {
+        if let Some(seat) = self.seat.filter(|_| self.alone) {
+            seat.has_room();
+        }
+    }
+
     fn clients<C: Handler>(&self, reactor: &Reactor<C>) -> usize {
         if let Some(seat) = self.seat {
             return seat.all();
@@ -177,9 +184,7 @@ where
             let take = || accept4(listener, SockFlag::SOCK_NONBLOCK);
             match self.watch.take("accept4", listener, take) {
                 Ok(socket) => {
-                    if let Some(seat) = self.seat.filter(|_| self.alone) {
-                        seat.wakes();
-                    }
+                    self.has_room();
                     (self.accepted)(socket, reactor);
                 }
                 Err(Errno::EAGAIN) => {
@@ -207,6 +212,7 @@ where
         reactor: &mut Reactor<C>,
     ) -> Result<Next, Gone> {
         self.timer.take_if(|own| *own == timer);
+        self.has_room();
         // With a mutex, the wake-up is all: it is asked before the next wait.
         Ok(match self.mutex {
             None => self.next(reactor),

@@ -14,7 +14,7 @@ pub const SEATS: usize = 4 * REACTORS;
 /// A seat for each reactor.
 pub struct Board {
     clients: [AtomicUsize; SEATS],
-    /// The processes that a client may wake; 0: nobody, or one that cannot
+    /// The processes that a client may wake, and, negative, those that cannot
     /// accept just now.
     awake: [AtomicI32; SEATS],
     /// From this number on, no seat has ever been taken.
@@ -94,18 +94,37 @@ impl Seat {
 
     /// All have gone with the reactor that served them.
     pub fn clear(self) {
-        self.rests();
+        self.retires();
         self.count().store(0, SeqCst);
     }
 
     /// This process may be woken for a client.
     pub fn wakes(self) {
-        self.board.awake[self.number].store(getpid().as_raw(), SeqCst);
+        self.awake().store(getpid().as_raw(), SeqCst);
+    }
+
+    /// It will never be again.
+    pub fn retires(self) {
+        self.awake().store(0, SeqCst);
     }
 
     /// It cannot accept just now.
     pub fn rests(self) {
-        self.board.awake[self.number].store(0, SeqCst);
+        let (awake, own) = (self.awake(), getpid().as_raw());
+        awake.compare_exchange(own, -own, SeqCst, SeqCst).ok();
+    }
+
+    /// It can again, for all that it knows.
+    pub fn has_room(self) {
+        let awake = self.awake();
+        let own = -awake.load(SeqCst);
+        if own > 0 {
+            awake.compare_exchange(-own, own, SeqCst, SeqCst).ok();
+        }
+    }
+
+    fn awake(self) -> &'static AtomicI32 {
+        &self.board.awake[self.number]
     }
 
     /// Another process that may be woken instead.
@@ -113,7 +132,7 @@ impl Seat {
         let (before, after) = self.board.awake.split_at(self.number);
         let others = after[1..].iter().chain(before);
         let mut pids = others.map(|it| it.load(SeqCst));
-        pids.find(|pid| *pid != 0).map(Pid::from_raw)
+        pids.find(|pid| *pid > 0).map(Pid::from_raw)
     }
 
     fn count(self) -> &'static AtomicUsize {
@@ -191,7 +210,12 @@ mod tests {
         first.wakes();
         assert_eq!(second.another_awake(), Some(getpid()));
         assert_eq!(first.another_awake(), None);
-        first.clear();
+        first.rests();
         assert_eq!(second.another_awake(), None);
+        first.has_room();
+        assert_eq!(second.another_awake(), Some(getpid()));
+        first.clear();
+        first.has_room();
+        assert_eq!(second.another_awake(), None, "it has retired");
     }
 }

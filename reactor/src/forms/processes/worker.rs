@@ -128,7 +128,7 @@ fn retires<W: Watch>(
             }
             if signal == RETIRE {
                 retired.set(true);
-                seat.rests();
+                seat.retires();
             }
         }
     };
