@@ -178,6 +178,9 @@ where
         if self.mutex.as_ref().is_some_and(|mutex| !mutex.is_mine()) {
             return Ok(Next::Same);
         }
+        if self.seat.is_some_and(Seat::is_closed) {
+            return Err(Gone);
+        }
         let clients = self.clients(reactor);
         if self.enter(clients) {
             let listener = self.listener.as_fd();

@@ -1,6 +1,6 @@
 //! Who has how many clients, in memory that all threads and processes share.
 
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering::SeqCst};
 
 use nix::unistd::{Pid, getpid};
 
@@ -21,6 +21,8 @@ pub struct Board {
     end: AtomicUsize,
     /// The process whose turn it is to accept; 0: nobody's.
     accepting: AtomicI32,
+    /// Nobody is to accept any more.
+    closed: AtomicBool,
 }
 
 impl Default for Board {
@@ -31,6 +33,7 @@ impl Default for Board {
             awake: [const { AtomicI32::new(0) }; SEATS],
             end: AtomicUsize::new(0),
             accepting: AtomicI32::new(0),
+            closed: AtomicBool::new(false),
         }
     }
 }
@@ -45,6 +48,11 @@ impl Board {
     pub fn all(&self) -> usize {
         let taken = &self.clients[..self.end.load(SeqCst)];
         taken.iter().map(|it| it.load(SeqCst)).sum()
+    }
+
+    /// From now on nobody accepts. Signals reach one process after the other.
+    pub fn close(&self) {
+        self.closed.store(true, SeqCst);
     }
 
     /// One reactor's place.
@@ -80,6 +88,11 @@ impl Seat {
     /// The clients of all at its board.
     pub fn all(self) -> usize {
         self.board.all()
+    }
+
+    /// Whether nobody is to accept any more.
+    pub fn is_closed(self) -> bool {
+        self.board.closed.load(SeqCst)
     }
 
     /// A client comes.

@@ -91,6 +91,8 @@ pub fn serve<W: Watch>(
             crew.renew();
         }
     }
+    // Who has seen one worker stop must not be served by another.
+    crew.board.close();
     crew.tell_all(Signal::SIGTERM);
     crew.listeners.clear();
     // A second signal ends all of this.
