@@ -171,9 +171,11 @@ fn round_trip(mut socket: &TcpStream) -> Result<()> {
 
 fn table(connections: usize, rows: &[Row]) -> String {
     let mut text = format!(
-        "{connections} connections, each held, and one message on each. \
-         Two wake-ups are needed:\nto accept, and to echo. Useless: accepts \
-         that found nobody (EAGAIN).\n\n\
+        "{connections} connections, each held, and one message on each. Two \
+         wake-ups are enough\nfor each, to accept and to echo; or one for \
+         both, or for several. Useless: accepts\nthat found nobody (EAGAIN); \
+         most who wake up in vain go back to sleep within\nepoll_wait, which \
+         looks once more itself.\n\n\
          workers  accept     arrivals    wake-ups  useless  \
          least  median   most\n"
     );

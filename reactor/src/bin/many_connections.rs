@@ -83,10 +83,9 @@ struct Seen {
     /// they share.
     private: u64,
     pss: u64,
-    /// What the kernel's tables grew by, and what the system has less.
+    /// What the kernel's tables, and its buffers of TCP, grew by.
     slab: u64,
     buffers: u64,
-    available: u64,
     shares: Vec<usize>,
 }
 
@@ -168,7 +167,6 @@ fn measure(args: &Args) -> Result<()> {
             pss: grown(after.1, before.1),
             slab: grown(kernel.slab, was.slab),
             buffers: grown(kernel.buffers, was.buffers),
-            available: grown(was.available, kernel.available),
             shares,
         },
     );
@@ -220,19 +218,17 @@ fn ensure_there_is_room(
 struct Kernel {
     slab: u64,
     buffers: u64,
-    available: u64,
 }
 
 impl Kernel {
     fn now() -> Result<Self> {
         let slab = field("/proc/meminfo", "Slab:")? << 10;
-        let available = field("/proc/meminfo", "MemAvailable:")? << 10;
         // TCP: inuse 5 orphan 0 tw 0 alloc 6 mem 1
         let text = fs::read_to_string("/proc/net/sockstat")?;
         let tcp = text.lines().find(|line| line.starts_with("TCP:"));
         let pages = tcp.and_then(|line| line.rsplit(' ').next());
         let pages: u64 = pages.context("no TCP memory")?.parse()?;
-        Ok(Kernel { slab, buffers: pages * 4096, available })
+        Ok(Kernel { slab, buffers: pages * 4096 })
     }
 }
 
@@ -354,7 +350,6 @@ fn report(json: bool, seen: &Seen) {
              \"user_pss_bytes_per_connection\": {:.1},\n  \
              \"kernel_bytes_per_connection\": {:.1},\n  \
              \"kernel_slab_bytes\": {},\n  \"tcp_buffer_bytes\": {},\n  \
-             \"less_available_bytes\": {},\n  \
              \"least_of_a_worker\": {least},\n  \
              \"most_of_a_worker\": {most}\n}}\n",
             opened_in.as_secs_f64(),
@@ -364,7 +359,6 @@ fn report(json: bool, seen: &Seen) {
             per(kernel),
             seen.slab,
             seen.buffers,
-            seen.available,
         ),
         false => format!(
             "{connections} idle connections, opened in {opened_in:.1?}, \
@@ -373,16 +367,13 @@ fn report(json: bool, seen: &Seen) {
              user memory of the workers: {:.0} bytes a connection \
              (private; Pss {:.0})\n\
              kernel memory, both ends: {:.0} bytes a connection \
-             ({} MiB of slab, {} MiB of buffers)\n\
-             the system has {} MiB less available, with the client \
-             processes' own\n",
+             ({} MiB of slab, {} MiB of buffers)\n",
             seen.shares.len(),
             per(seen.private),
             per(seen.pss),
             per(kernel),
             seen.slab >> 20,
             seen.buffers >> 20,
-            seen.available >> 20,
         ),
     };
     let _ = stdout().write_all(text.as_bytes());
