@@ -304,7 +304,7 @@ pub static MODELS: &[Model] = &[
         sleeps_in: "epoll_wait",
         limits: NO_LIMITS,
         try_it: "a few times nc, with --watch text",
-        see: "the workers that came too late: accept4 meets EAGAIN",
+        see: "both workers wake; who comes too late finds nobody in the queue",
     },
     Model {
         name: "reactor-processes-mutex",

@@ -8,6 +8,7 @@ use anyhow::Result;
 use echo::{Gone, Listener, Unwatched, Watch, accept4, tally};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::SockFlag;
 
 use crate::board::{AcceptMutex, Seat};
@@ -25,10 +26,16 @@ pub struct Acceptor<F, W> {
     seat: Option<Seat>,
     /// Without it nobody accepts.
     mutex: Option<AcceptMutex>,
+    /// Nobody else is woken for the client that it is woken for.
+    alone: bool,
     /// When it looks again whether it may accept.
     timer: Option<Timer>,
     watch: W,
 }
+
+/// Tells a process to look at its listener. Whoever does not expect it ignores
+/// it: signal(7).
+pub const LOOK_AT_LISTENER: Signal = Signal::SIGURG;
 
 /// How often one looks for room that another thread or process has made.
 const LOOK: Duration = Duration::from_millis(10);
@@ -53,6 +60,7 @@ impl<F, W: Watch> Acceptor<F, W> {
             elsewhere: None,
             seat: None,
             mutex: None,
+            alone: false,
             timer: None,
             watch,
         })
@@ -76,6 +84,31 @@ impl<F, W: Watch> Acceptor<F, W> {
     pub fn taking(mut self, mutex: AcceptMutex) -> Self {
         self.mutex = Some(mutex);
         self
+    }
+
+    /// Of all at the board, one is woken for each client (EPOLLEXCLUSIVE): if
+    /// it cannot accept, it tells another.
+    pub fn woken_alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
+    /// Another is told to look at the listener, for a client that this one has
+    /// no descriptor for, and nobody else has been woken for.
+    fn pass_on(&self) {
+        let Some(seat) = self.seat.filter(|_| self.alone) else { return };
+        seat.rests();
+        if let Some(other) = seat.another_awake() {
+            let tell = || kill(other, LOOK_AT_LISTENER);
+            self.watch.ask("kill", -1, tell).ok();
+        }
+    }
+
+    /// It may be told by others again.
+    fn has_room(&self) {
+        if let Some(seat) = self.seat.filter(|_| self.alone) {
+            seat.has_room();
+        }
     }
 
     fn clients<C: Handler>(&self, reactor: &Reactor<C>) -> usize {
@@ -145,12 +178,18 @@ where
         if self.mutex.as_ref().is_some_and(|mutex| !mutex.is_mine()) {
             return Ok(Next::Same);
         }
+        if self.seat.is_some_and(Seat::is_closed) {
+            return Err(Gone);
+        }
         let clients = self.clients(reactor);
         if self.enter(clients) {
             let listener = self.listener.as_fd();
             let take = || accept4(listener, SockFlag::SOCK_NONBLOCK);
             match self.watch.take("accept4", listener, take) {
-                Ok(socket) => (self.accepted)(socket, reactor),
+                Ok(socket) => {
+                    self.has_room();
+                    (self.accepted)(socket, reactor);
+                }
                 Err(Errno::EAGAIN) => {
                     self.nobody_came(Errno::EAGAIN);
                     return Ok(Next::Wait(Interest::Read));
@@ -160,6 +199,9 @@ where
                     if let Err(err) = self.listener.on_error(err, clients) {
                         reactor.fail(err);
                         return Err(Gone);
+                    }
+                    if self.listener.pause().is_some() {
+                        self.pass_on();
                     }
                 }
             }
@@ -173,6 +215,7 @@ where
         reactor: &mut Reactor<C>,
     ) -> Result<Next, Gone> {
         self.timer.take_if(|own| *own == timer);
+        self.has_room();
         // With a mutex, the wake-up is all: it is asked before the next wait.
         Ok(match self.mutex {
             None => self.next(reactor),

@@ -1,6 +1,6 @@
 //! Who has how many clients, in memory that all threads and processes share.
 
-use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicUsize, Ordering::SeqCst};
 
 use nix::unistd::{Pid, getpid};
 
@@ -14,10 +14,15 @@ pub const SEATS: usize = 4 * REACTORS;
 /// A seat for each reactor.
 pub struct Board {
     clients: [AtomicUsize; SEATS],
+    /// The processes that a client may wake, and, negative, those that cannot
+    /// accept just now.
+    awake: [AtomicI32; SEATS],
     /// From this number on, no seat has ever been taken.
     end: AtomicUsize,
     /// The process whose turn it is to accept; 0: nobody's.
     accepting: AtomicI32,
+    /// Nobody is to accept any more.
+    closed: AtomicBool,
 }
 
 impl Default for Board {
@@ -25,8 +30,10 @@ impl Default for Board {
         let clients = [const { AtomicUsize::new(0) }; SEATS];
         Board {
             clients,
+            awake: [const { AtomicI32::new(0) }; SEATS],
             end: AtomicUsize::new(0),
             accepting: AtomicI32::new(0),
+            closed: AtomicBool::new(false),
         }
     }
 }
@@ -41,6 +48,11 @@ impl Board {
     pub fn all(&self) -> usize {
         let taken = &self.clients[..self.end.load(SeqCst)];
         taken.iter().map(|it| it.load(SeqCst)).sum()
+    }
+
+    /// From now on nobody accepts. Signals reach one process after the other.
+    pub fn close(&self) {
+        self.closed.store(true, SeqCst);
     }
 
     /// One reactor's place.
@@ -78,6 +90,11 @@ impl Seat {
         self.board.all()
     }
 
+    /// Whether nobody is to accept any more.
+    pub fn is_closed(self) -> bool {
+        self.board.closed.load(SeqCst)
+    }
+
     /// A client comes.
     pub fn come(self) {
         self.count().fetch_add(1, SeqCst);
@@ -90,7 +107,45 @@ impl Seat {
 
     /// All have gone with the reactor that served them.
     pub fn clear(self) {
+        self.retires();
         self.count().store(0, SeqCst);
+    }
+
+    /// This process may be woken for a client.
+    pub fn wakes(self) {
+        self.awake().store(getpid().as_raw(), SeqCst);
+    }
+
+    /// It will never be again.
+    pub fn retires(self) {
+        self.awake().store(0, SeqCst);
+    }
+
+    /// It cannot accept just now.
+    pub fn rests(self) {
+        let (awake, own) = (self.awake(), getpid().as_raw());
+        awake.compare_exchange(own, -own, SeqCst, SeqCst).ok();
+    }
+
+    /// It can again, for all that it knows.
+    pub fn has_room(self) {
+        let awake = self.awake();
+        let own = -awake.load(SeqCst);
+        if own > 0 {
+            awake.compare_exchange(-own, own, SeqCst, SeqCst).ok();
+        }
+    }
+
+    fn awake(self) -> &'static AtomicI32 {
+        &self.board.awake[self.number]
+    }
+
+    /// Another process that may be woken instead.
+    pub fn another_awake(self) -> Option<Pid> {
+        let (before, after) = self.board.awake.split_at(self.number);
+        let others = after[1..].iter().chain(before);
+        let mut pids = others.map(|it| it.load(SeqCst));
+        pids.find(|pid| *pid > 0).map(Pid::from_raw)
     }
 
     fn count(self) -> &'static AtomicUsize {
@@ -165,5 +220,15 @@ mod tests {
         second.leave();
         first.clear();
         assert_eq!(board.all(), 1);
+        first.wakes();
+        assert_eq!(second.another_awake(), Some(getpid()));
+        assert_eq!(first.another_awake(), None);
+        first.rests();
+        assert_eq!(second.another_awake(), None);
+        first.has_room();
+        assert_eq!(second.another_awake(), Some(getpid()));
+        first.clear();
+        first.has_room();
+        assert_eq!(second.another_awake(), None, "it has retired");
     }
 }

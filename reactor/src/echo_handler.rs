@@ -173,6 +173,7 @@ impl<W: Watch> Handler for Echo<W> {
     fn closed(self, _: &mut Reactor<Self>) {
         if let Some(seat) = self.rules.seat {
             seat.leave();
+            seat.has_room();
         }
         let fd = self.socket.as_raw_fd();
         self.watch.ask("close", fd, || close(self.socket)).ok();

@@ -313,14 +313,27 @@ impl<C: Handler> Reactor<C> {
         self.asked.push(id);
     }
 
-    /// Ends what is no connection, once there is nothing left for it to read.
-    pub fn finish(&mut self, id: Id) {
+    /// Gives a turn to what is no connection, although nothing was told of it,
+    /// and further ones as long as there is something for it to read.
+    pub fn look(&mut self, id: Id) {
         if self.is_there(id) {
             self.call(id.token, |it, reactor| {
                 let it = it.handler()?;
-                while let Ok(Next::Again(_)) = it.readable(reactor) {}
-                Err(Gone)
+                loop {
+                    match it.readable(reactor) {
+                        Ok(Next::Again(_)) => {}
+                        last => return last,
+                    }
+                }
             });
+        }
+    }
+
+    /// Ends what is no connection, once there is nothing left for it to read.
+    pub fn finish(&mut self, id: Id) {
+        self.look(id);
+        if self.is_there(id) {
+            self.call(id.token, |_, _| Err(Gone));
         }
     }
 

@@ -45,6 +45,7 @@ const KERNEL: &[(&str, &[&str])] = &[
     ("epoll_wait", &["epoll_wait", "epoll_pwait"]),
     ("fcntl", &["fcntl", "fcntl64"]),
     ("fork", &["clone", "clone3", "fork", "vfork"]),
+    ("getsockname", &["getsockname"]),
     ("listen", &["listen"]),
     ("poll", &["poll", "ppoll"]),
     ("ppoll", &["ppoll", "ppoll_time64"]),
@@ -450,7 +451,10 @@ fn step(traced: &Traced) -> Step {
         text.split(mark).skip(1).filter_map(number).collect()
     };
     let mut ready = match call.as_str() {
-        "epoll_wait" | "epoll_pwait" => Some(numbers_after(args, "u64=")),
+        "epoll_wait" | "epoll_pwait" => {
+            let data = numbers_after(args, "u64=").into_iter();
+            Some(data.map(registered_as).collect())
+        }
         "poll" | "ppoll" => Some(numbers_after(note, "fd=")),
         "select" | "pselect6" => {
             let lists = note.split('[').skip(1);
@@ -481,6 +485,15 @@ fn step(traced: &Traced) -> Step {
     });
     let call = command.unwrap_or(call).to_owned();
     Step { call, fd, result: result.clone(), ready, carries }
+}
+
+/// Whose an event is: servers give epoll the descriptor to keep for them, or,
+/// the reactor, the descriptor in the upper half and its own number below.
+fn registered_as(data: i64) -> i64 {
+    match data >> 32 {
+        0 => data,
+        fd => fd,
+    }
 }
 
 /// Holds what a server tells against what the kernel says.

@@ -154,6 +154,11 @@ const CALLS: &[(Verb, &str, &str)] = &[
     ),
     (
         Ask,
+        "getsockname",
+        "Asks at which address the first one listens: getsockname(2).",
+    ),
+    (
+        Ask,
         "socket",
         "Makes one more socket, to listen at the same address: socket(2).",
     ),

@@ -1,7 +1,7 @@
 //! A listener, or one for each worker: with SO_REUSEPORT several listen at one
 //! address, and the kernel spreads the clients over their queues.
 
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
 use echo::{Listener, Watch};
@@ -33,7 +33,13 @@ pub fn listeners<W: Watch>(
 }
 
 fn beside<W: Watch>(first: &Listener, watch: W) -> Result<Listener> {
-    let addr: SockaddrStorage = getsockname(first.as_fd().as_raw_fd())?;
+    let mut addr = None;
+    let ask = || {
+        addr = Some(getsockname::<SockaddrStorage>(first.fd())?);
+        Ok(())
+    };
+    watch.ask("getsockname", first.fd(), ask).context("getsockname")?;
+    let addr = addr.context("no address")?;
     let family = addr.family().unwrap_or(AddressFamily::Inet);
     let flags = SockFlag::SOCK_CLOEXEC;
     let new = || socket(family, SockType::Stream, flags, None);

@@ -1,13 +1,13 @@
 //! A master forks workers and looks after them; each serves its clients with a
 //! reactor of its own, in a process of its own. So is it in nginx.
 
+mod gate;
 mod listeners;
 mod passing;
 mod sys;
 mod worker;
 
 use std::cell::{Cell, RefCell};
-use std::io::{Read, pipe};
 use std::mem;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ use crate::board::{Board, SEATS};
 use crate::flags::{Accept, Flags};
 use crate::reactor::{Id, Never, Reactor};
 use crate::signals::{Signals, Stopper};
+use gate::Gate;
 use listeners::listeners;
 use passing::{Dealer, Socket, way};
 use worker::{Clients, RETIRE, Worker};
@@ -61,20 +62,14 @@ pub fn serve<W: Watch>(
     }
     master.attach(Stopper(stop))?;
 
-    // All begin at the same time, when the master closes its end: else the
-    // first would serve before there is a second.
-    let mut gate = Some(pipe().context("pipe")?);
+    let mut gate = Some(Gate::new()?);
     while !master.is_stopping() {
         while let Some(place) = crew.vacant() {
             match crew.hire(place) {
                 Ok(None) => {}
                 Ok(Some(new)) => {
                     master.abandon();
-                    if let Some((mut begin, end)) = gate {
-                        drop(end);
-                        begin.read(&mut [0]).context("read")?;
-                    }
-                    crew.into_worker(new).live();
+                    crew.into_worker(new, gate).live();
                 }
                 Err(err) if gate.is_some() => return Err(err),
                 Err(err) => {
@@ -83,7 +78,9 @@ pub fn serve<W: Watch>(
                 }
             }
         }
-        gate = None;
+        if let Some(gate) = gate.take() {
+            gate.open();
+        }
         master.turn()?;
         if news.ended.take() {
             crew.bury(&mut master, signals);
@@ -94,6 +91,8 @@ pub fn serve<W: Watch>(
             crew.renew();
         }
     }
+    // Who has seen one worker stop must not be served by another.
+    crew.board.close();
     crew.tell_all(Signal::SIGTERM);
     crew.listeners.clear();
     // A second signal ends all of this.
@@ -259,7 +258,7 @@ impl<W: Watch> Crew<W> {
 
     /// What becomes of the master's crew in the new worker. Copies of what
     /// belongs to the others are closed.
-    fn into_worker(mut self, new: New<W>) -> Worker<W> {
+    fn into_worker(mut self, new: New<W>, gate: Option<Gate>) -> Worker<W> {
         let New { place, seat, end } = new;
         let clients = match end {
             Some(end) => Clients::Master(end),
@@ -274,6 +273,7 @@ impl<W: Watch> Crew<W> {
             buffer: self.buffer,
             board: self.board,
             seat: self.board.seat(seat),
+            gate,
             stop: self.stop,
             flags: self.flags,
             watch: self.watch,

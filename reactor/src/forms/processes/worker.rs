@@ -9,9 +9,10 @@ use anyhow::{Context, Result};
 use echo::{Listener, StopFd, Watch};
 use nix::sys::signal::Signal;
 
+use super::gate::Gate;
 use super::passing::{Door, Socket};
 use super::sys;
-use crate::acceptor::Acceptor;
+use crate::acceptor::{Acceptor, LOOK_AT_LISTENER};
 use crate::board::{Board, Seat};
 use crate::echo_handler::Echo;
 use crate::flags::{Accept, Flags};
@@ -30,6 +31,8 @@ pub struct Worker<W: Watch> {
     pub buffer: usize,
     pub board: &'static Board,
     pub seat: Seat,
+    /// Where it waits for the others, if it is one of the first.
+    pub gate: Option<Gate>,
     pub stop: StopFd,
     pub flags: Flags,
     pub watch: W,
@@ -67,7 +70,9 @@ impl<W: Watch> Worker<W> {
         let entered = move |socket: OwnedFd, reactor: &mut _| {
             begin(socket, reactor, &rules, watch);
         };
-        let mutex = flags.accept() == Accept::Mutex;
+        let accept = flags.accept();
+        let (mutex, alone) =
+            (accept == Accept::Mutex, accept == Accept::Exclusive);
         let acceptor = match self.clients {
             Clients::Master(end) => {
                 reactor.attach(Door::new(end, seat, entered, watch))?;
@@ -79,6 +84,9 @@ impl<W: Watch> Worker<W> {
                 if mutex {
                     acceptor = acceptor.taking(self.board.mutex());
                 }
+                if alone {
+                    acceptor = acceptor.woken_alone();
+                }
                 Some(reactor.attach(acceptor)?)
             }
         };
@@ -86,7 +94,13 @@ impl<W: Watch> Worker<W> {
             reactor.ask_before_waits(acceptor);
         }
         reactor.attach(Stopper(self.stop))?;
-        let retired = retires(&mut reactor, acceptor)?;
+        let retired = retires(&mut reactor, acceptor, seat)?;
+        if alone {
+            seat.wakes();
+        }
+        if let Some(gate) = self.gate {
+            gate.pass();
+        }
         // A client on its way from the master is counted already.
         let alone = || retired.get() && seat.clients() == 0;
         while !reactor.is_finished() && !alone() {
@@ -101,18 +115,24 @@ impl<W: Watch> Worker<W> {
 fn retires<W: Watch>(
     reactor: &mut Reactor<Echo<W>>,
     acceptor: Option<Id>,
+    seat: Seat,
 ) -> Result<Rc<Cell<bool>>> {
     let retired = Rc::new(Cell::new(false));
     let told = {
         let retired = Rc::clone(&retired);
-        move |_, reactor: &mut Reactor<_>| {
-            retired.set(true);
-            if let Some(acceptor) = acceptor {
-                reactor.finish(acceptor);
+        move |signal, reactor: &mut Reactor<_>| {
+            match acceptor {
+                Some(acceptor) if signal == RETIRE => reactor.finish(acceptor),
+                Some(acceptor) => reactor.look(acceptor),
+                None => {}
+            }
+            if signal == RETIRE {
+                retired.set(true);
+                seat.retires();
             }
         }
     };
-    let signals = Signals::new(&[RETIRE], told)?;
+    let signals = Signals::new(&[RETIRE, LOOK_AT_LISTENER], told)?;
     reactor.attach(signals).context("cannot wait for signals")?;
     Ok(retired)
 }
