@@ -33,7 +33,7 @@ pub use sockets::{
     CLOSE_WAIT, ESTABLISHED, LISTEN, TIME_WAIT, sockets_of, unread_by_server,
 };
 
-use observe::{is_in_group, tree_of};
+use observe::{core_delay_of, is_in_group, tree_of};
 
 use crate::models::{Limits, Model, PerClient};
 use crate::sys;
@@ -127,6 +127,15 @@ pub enum Output {
     BrokenPipe,
     /// Both descriptors are closed.
     Closed,
+}
+
+/// Shares of a core: 1 is a whole one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CoreShare {
+    /// Taken.
+    pub used: f64,
+    /// Taken, or waited for.
+    pub wanted: f64,
 }
 
 /// How a server is started.
@@ -602,10 +611,23 @@ impl Server {
 
     /// The share of a core that the server uses during `span`.
     pub fn cpu_share(&self, span: Duration) -> f64 {
-        let (cpu, begin) = (self.cpu(), Instant::now());
+        self.core_share(span).used
+    }
+
+    /// What the server uses of a core during `span`, and what it would if
+    /// nobody else used any: who spins does so however full the machine is.
+    pub fn core_share(&self, span: Duration) -> CoreShare {
+        let delay =
+            || -> Duration { self.entries().iter().map(core_delay_of).sum() };
+        let (cpu, before, begin) = (self.cpu(), delay(), Instant::now());
         thread::sleep(span);
+        let passed = begin.elapsed().as_secs_f64();
         let used = self.cpu().saturating_sub(cpu);
-        used.as_secs_f64() / begin.elapsed().as_secs_f64()
+        let wanted = used + delay().saturating_sub(before);
+        CoreShare {
+            used: used.as_secs_f64() / passed,
+            wanted: wanted.as_secs_f64() / passed,
+        }
     }
 
     /// Observes until `wanted` holds; fails with `what` and what was seen.

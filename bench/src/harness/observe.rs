@@ -224,6 +224,19 @@ pub(crate) fn cpu_of(pid: i32) -> Duration {
         .map_or(Duration::ZERO, Duration::from)
 }
 
+/// How long its threads have waited for a core, ready to run: the second
+/// number of their schedstat (Documentation/scheduler/sched-stats). Those that
+/// have ended have taken theirs with them; zero where the kernel keeps none.
+pub(crate) fn core_delay_of(of: &Entry) -> Duration {
+    let delay = |tid: i32| -> Option<u64> {
+        let path = format!("/proc/{}/task/{tid}/schedstat", of.pid);
+        let text = proc_text(&path).ok()?;
+        text.split_whitespace().nth(1)?.parse().ok()
+    };
+    let delays = tasks_of(of).into_iter().filter_map(delay);
+    Duration::from_nanos(delays.sum())
+}
+
 fn memory_of(pid: i32) -> u64 {
     // status's RssAnon is counted in batches per core, and may be hundreds of
     // KiB behind; smaps_rollup looks at the pages themselves.
