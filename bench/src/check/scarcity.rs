@@ -76,16 +76,24 @@ fn out_of_descriptors(context: &Context) -> Result<Outcome> {
         client.receive(64)?;
     }
     let span = context.size(Duration::from_millis(400), Duration::from_secs(2));
-    let CoreShare { used: share, wanted } = server.core_share(span);
-    server.must_live()?;
     let allowed = allowed_idle_share(context);
     // Beside others one that spins may get less than it wants.
-    let spins = allowed < 0.5 && wanted > 0.8;
+    let spins = |it: &CoreShare| {
+        it.used > allowed || (allowed < 0.5 && it.wanted > 0.5)
+    };
+    let mut looked = server.core_share(span);
+    if spins(&looked) {
+        // What led here may still be under way.
+        looked = server.core_share(span * 2);
+    }
+    server.must_live()?;
+    let share = looked.used;
     ensure!(
-        share <= allowed && !spins,
-        "with no descriptor left it uses {:.0} % of a core; {:.0} % are \
-         allowed",
+        !spins(&looked),
+        "with no descriptor left it uses {:.0} % of a core and wants {:.0} %; \
+         {:.0} % are allowed",
         share * 100.0,
+        looked.wanted * 100.0,
         allowed * 100.0
     );
     let lines = server.stderr().lines().count();
@@ -311,7 +319,7 @@ fn idle_cpu(context: &Context) -> Result<Outcome> {
     if context.limits.burns_core {
         // Others may want the core as well, and then it waits for it.
         ensure!(
-            wanted >= 0.8,
+            wanted >= 0.5,
             "{seen}, though its row says that it burns one: is the row wrong?"
         );
     } else if context.limits.idle_wakes {

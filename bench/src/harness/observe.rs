@@ -224,17 +224,18 @@ pub(crate) fn cpu_of(pid: i32) -> Duration {
         .map_or(Duration::ZERO, Duration::from)
 }
 
-/// How long its threads have waited for a core, ready to run: the second
-/// number of their schedstat (Documentation/scheduler/sched-stats). Those that
-/// have ended have taken theirs with them; zero where the kernel keeps none.
-pub(crate) fn core_delay_of(of: &Entry) -> Duration {
-    let delay = |tid: i32| -> Option<u64> {
+/// How long each of its threads has run, or has waited for a core, ready to
+/// run: the first two numbers of schedstat (Documentation/scheduler/
+/// sched-stats). None where the kernel keeps no such numbers.
+pub(crate) fn wants_of(of: &Entry) -> Vec<(i32, Duration)> {
+    let wants = |tid: i32| -> Option<(i32, Duration)> {
         let path = format!("/proc/{}/task/{tid}/schedstat", of.pid);
         let text = proc_text(&path).ok()?;
-        text.split_whitespace().nth(1)?.parse().ok()
+        let numbers = text.split_whitespace().take(2);
+        let numbers: Vec<u64> = numbers.flat_map(str::parse).collect();
+        Some((tid, Duration::from_nanos(numbers.iter().sum())))
     };
-    let delays = tasks_of(of).into_iter().filter_map(delay);
-    Duration::from_nanos(delays.sum())
+    tasks_of(of).into_iter().filter_map(wants).collect()
 }
 
 fn memory_of(pid: i32) -> u64 {
