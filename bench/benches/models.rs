@@ -8,7 +8,9 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use anyhow::Result;
-use bench::compare::{Contender, SCENARIOS, Scenario, Setting, Spot, absence};
+use bench::compare::{
+    Contender, Room, SCENARIOS, Scenario, Setting, Spot, absence,
+};
 use bench::harness;
 use bench::load::Span;
 use bench::measure::Cores;
@@ -95,7 +97,7 @@ fn run() -> Result<()> {
             let contender = Cell::new(None);
             group.bench_function(id, |bencher| {
                 let mut ready = contender.take().unwrap_or_else(|| {
-                    Contender::start(model, &spot.load, &setting)
+                    Contender::start(model, spot, &setting)
                         .unwrap_or_else(|error| failed(&error))
                 });
                 bencher.iter_custom(|wanted| {
@@ -128,9 +130,8 @@ fn benches(full: bool) -> Vec<Bench> {
         let wanted = |spot: &Spot| full || !rare.contains(&spot.name);
         for (scenario, spot) in spots.filter(|it| wanted(it.1)) {
             let models = MODELS.iter().chain(PEERS);
-            let fits = |it: &&Model| {
-                absence(it, &spot.load, harness::descriptor_limit()).is_none()
-            };
+            let room = Room::here();
+            let fits = |it: &&Model| absence(it, spot, room).is_none();
             benches.extend(models.filter(fits).map(|it| (scenario, spot, it)));
         }
     }

@@ -18,8 +18,10 @@ pub struct Comparison {
     pub fits: Vec<Fit>,
 }
 
-/// The version that [`Comparison::format`] has now.
-pub const FORMAT: u32 = 1;
+/// The version that [`Comparison::format`] has now. In the first one no
+/// connection was loud, and no point had arguments or cores of its own; it is
+/// read as that.
+pub const FORMAT: u32 = 2;
 
 /// Where a comparison ran; strings are for people.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -74,6 +76,16 @@ pub struct Point {
     pub name: String,
     /// The load.
     pub load: Load,
+    /// What was added to each server's command line.
+    #[serde(default)]
+    pub args: Vec<String>,
+    /// On how many cores each server ran, where that was asked for.
+    #[serde(default)]
+    pub cores: Option<usize>,
+    /// One sentence on which they were, and on the generator's, where it was
+    /// not as [`Method::pinning`] says.
+    #[serde(default)]
+    pub pinning: Option<String>,
     /// The row that ratios are against.
     pub baseline: Option<String>,
     /// The servers, in the order of the table of models.
@@ -89,6 +101,11 @@ pub struct Load {
     pub connections: usize,
     /// Connections that only stay open.
     pub idle: usize,
+    /// How many of those that send are loud: their messages begin with `!`,
+    /// which some servers take long for. The others' never do, and where there
+    /// are others, latency is theirs.
+    #[serde(default)]
+    pub loud: usize,
     /// Bytes in a message.
     pub size: usize,
     /// Messages outstanding on each connection; without meaning where there
@@ -98,6 +115,13 @@ pub struct Load {
     pub rate: Option<f64>,
     /// Each connection is closed after so many messages, and opened anew.
     pub messages_per_connection: Option<u64>,
+}
+
+impl Load {
+    /// Whether some connections are loud and others are not.
+    pub fn some_are_loud(&self) -> bool {
+        (1..self.connections).contains(&self.loud)
+    }
 }
 
 /// A server that was left out, and why.
@@ -127,11 +151,12 @@ pub struct Row {
     /// Its CPU time for each message, divided by the baseline's of the same
     /// round.
     pub ratio: Option<Estimate>,
-    /// How long messages took, over all rounds.
+    /// How long messages took, over all rounds; those of quiet connections, if
+    /// there are both.
     pub latency: Latency,
     /// The same as a curve: share of the messages, and nanoseconds that they
     /// took at most; both ascend. Empty where latency is not the question: in
-    /// a closed loop.
+    /// a closed loop of which no part is loud.
     pub latency_curve: Vec<(f64, u64)>,
     /// How long it took until a connection stood.
     pub connect: Option<Latency>,

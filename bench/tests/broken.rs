@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     let mut args = Arguments::from_args();
     // A case that fails mostly waits in vain, so that there is room for more
     // at a time than there are cores.
-    args.test_threads = Some(args.test_threads.unwrap_or(6).min(6));
+    args.test_threads = Some(args.test_threads.unwrap_or(8).min(8));
     let mut trials = vec![Trial::test("every_case_can_fail", all_can_fail)];
     for &fault in Fault::all() {
         for name in fault.catches() {

@@ -8,8 +8,11 @@ use std::process::{Command, ExitCode, Output};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use bench::compare::{self, Progress, SCENARIOS, Scenario, Spot, Task};
+use bench::compare::{
+    self, Progress, SCENARIOS, Scenario, Servers, Spot, Task,
+};
 use bench::harness;
+use bench::measure::Cores;
 use bench::models::{self, Limits, Model, PerClient};
 use bench::results::{Comparison, Load, Point, Row};
 use libtest_mimic::{Arguments, Trial};
@@ -23,6 +26,8 @@ const TESTS: &[(&str, Test)] = &[
     ("who_fails_is_left_out_by_name", who_fails_is_left_out),
     ("who_fails_in_its_turn_is_left_out", who_fails_in_its_turn),
     ("a_baseline_of_ones_choice", a_baseline_of_ones_choice),
+    ("a_slow_handler_makes_others_wait", a_slow_handler_makes_others_wait),
+    ("forms_have_the_cores_that_they_are_given", forms_have_their_cores),
     ("command_line", command_line),
     ("usage_errors_are_one_line", usage_errors),
 ];
@@ -85,7 +90,10 @@ fn known(name: &str) -> Result<&'static Scenario> {
 
 /// A scenario of this test's own.
 fn scenario(name: &'static str, loads: &[Load]) -> &'static Scenario {
-    let spot = |&load: &Load| Spot { name: "a spot", load, quick: false };
+    let spot = |&load: &Load| {
+        let servers = Servers::ALL;
+        Spot { name: "a spot", load, servers, quick: false }
+    };
     let points: Vec<Spot> = loads.iter().map(spot).collect();
     let scenario = Scenario {
         name,
@@ -257,6 +265,74 @@ fn a_baseline_of_ones_choice() -> Result<()> {
     let ratio = row(point, "epoll_lt")?.ratio.context("no ratio")?;
     ensure!((ratio.low, ratio.high) == (1.0, 1.0), "{ratio:?}");
     ensure!(row(point, "floor")?.ratio.is_some());
+    Ok(())
+}
+
+/// The loud client's rest is everybody's where one thread does all; with a
+/// second worker it is its own. A rest of 100 ms is longer than others of this
+/// machine take a core for.
+fn a_slow_handler_makes_others_wait() -> Result<()> {
+    let some = Load { loud: 1, ..load(20, 0) };
+    let only = Some(("reactor", "has no slow handler"));
+    let slow = |args| Servers { only, args, cores: None };
+    let spots = [&["--sleep", "0ms"][..], &["--sleep", "100ms"]].map(|args| {
+        let name = args[1];
+        Spot { name, load: some, servers: slow(args), quick: false }
+    });
+    let points = Vec::leak(spots.into());
+    let scenario = scenario("slow_handler", &[]);
+    let scenario = Box::leak(Box::new(Scenario { points, ..*scenario }));
+    let names = ["epoll_lt", "reactor", "reactor-pool", "floor"];
+    let mut task = task(vec![scenario], &names)?;
+    task.turn = Duration::from_millis(250);
+    let found = compare::run(&task, &Silent)?;
+    for point in &found.points {
+        let absent: Vec<&str> =
+            point.absent.iter().map(|it| &*it.model).collect();
+        ensure!(absent == ["epoll_lt", "floor"], "{absent:?}");
+        for it in &point.absent {
+            ensure!(it.why == "has no slow handler", "{it:?}");
+        }
+        ensure!(point.baseline.as_deref() == Some("reactor"), "{point:?}");
+        ensure!(point.args == ["--sleep", &point.name], "{:?}", point.args);
+        for row in &point.rows {
+            ensure!(row.latency.samples > 10, "{row:?}");
+            ensure!(!row.latency_curve.is_empty(), "{row:?}");
+        }
+    }
+    let of = |at: usize, model: &str| {
+        Ok::<_, anyhow::Error>(row(&found.points[at], model)?.latency)
+    };
+    let (single, pool) = (of(1, "reactor")?, of(1, "reactor-pool")?);
+    // It sleeps at least so long, and then serves all the others.
+    ensure!(single.p50 >= 99_000_000, "{single:?} beside a sleep of 100 ms");
+    ensure!(single.p99 >= 10 * pool.p99, "{single:?} and {pool:?}");
+    let quiet = of(0, "reactor")?;
+    ensure!(single.p99 >= 10 * quiet.p99, "{single:?}, not slow {quiet:?}");
+    Ok(())
+}
+
+fn forms_have_their_cores() -> Result<()> {
+    let forms = known("forms")?;
+    let names = ["epoll_lt", "reactor", "reactor-threads"];
+    let found = compare::run(&task(vec![forms], &names)?, &Silent)?;
+    let cores = Cores::choose()?;
+    for (point, spot) in found.points.iter().zip(forms.points) {
+        let wanted = spot.servers.cores.context("any cores")?;
+        ensure!(point.cores == Some(wanted), "{point:?}");
+        let Some(there) = cores.with_server_on(wanted) else {
+            ensure!(point.rows.is_empty(), "{point:?}");
+            continue;
+        };
+        ensure!(point.pinning == Some(there.to_string()), "{point:?}");
+        ensure!(point.absent.len() == 1, "{:?}", point.absent);
+        let why = "is no form of the reactor";
+        ensure!(point.absent[0].why == why, "{:?}", point.absent);
+        // What is burnt for each message is in its CPU time.
+        let single = row(point, "reactor")?.cpu_ns_per_message.median;
+        ensure!(point.args.is_empty() || single > 20_000.0, "{single} ns");
+        ensure!(row(point, "reactor-threads")?.threads == 3, "{point:?}");
+    }
     Ok(())
 }
 

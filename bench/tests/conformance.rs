@@ -14,7 +14,7 @@ fn main() -> ExitCode {
     let mut args = Arguments::from_args();
     // Most cases mostly wait, so that there is room for more at a time than
     // there are cores; those that measure run alone.
-    args.test_threads = Some(args.test_threads.unwrap_or(6).min(6));
+    args.test_threads = Some(args.test_threads.unwrap_or(8).min(8));
     libtest_mimic::run(&args, trials()).exit_code()
 }
 

@@ -32,6 +32,9 @@ const TESTS: &[(&str, Test)] = &[
     ("churn", churn),
     ("churn_in_an_open_loop", churn_in_an_open_loop),
     ("idle", idle),
+    ("loud_messages_begin_with_a_mark", loud_messages_begin_with_a_mark),
+    ("latency_is_that_of_the_quiet", latency_is_that_of_the_quiet),
+    ("bad_byte_of_a_loud_message_is_named", bad_byte_of_a_loud_message),
     ("json", json),
     ("corrupt_byte_is_named", corrupt_byte_is_named),
     ("surplus_byte_is_named", surplus_byte_is_named),
@@ -261,6 +264,89 @@ fn idle() -> Result<()> {
     server.stop()
 }
 
+/// Three of five clients, in every message, also after they were renewed; and
+/// no message of the others.
+fn loud_messages_begin_with_a_mark() -> Result<()> {
+    let (tell, told) = mpsc::channel();
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let addr = listener.local_addr()?;
+    thread::spawn(move || {
+        for socket in listener.incoming().flatten() {
+            let tell = tell.clone();
+            thread::spawn(move || {
+                let mut seen = Vec::new();
+                let done = echo(socket, |at, piece| {
+                    let first =
+                        (0..piece.len() as u64).find(|it| (at + it) % 100 == 0);
+                    seen.extend(first.map(|it| piece[it as usize]));
+                });
+                // The client may be gone, and so may be the test.
+                let _ended = (done, tell.send(seen));
+            });
+        }
+    });
+    let plan = Plan {
+        loud: 3,
+        messages_per_connection: NonZeroU64::new(30),
+        ..plan(addr, 5, 100)
+    };
+    let measured = run(&plan)?;
+    ensure!(measured.renewed > 10, "{measured:?}");
+    let (mut loud, mut quiet) = (0, 0);
+    for _ in 0..measured.renewed {
+        let seen = told.recv_timeout(Duration::from_secs(5))?;
+        ensure!(!seen.is_empty(), "a connection without a message");
+        let marks = seen.iter().filter(|byte| **byte == b'!').count();
+        match marks {
+            0 => quiet += 1,
+            _ if marks == seen.len() => loud += 1,
+            _ => bail!("{marks} of {} messages are loud", seen.len()),
+        }
+    }
+    ensure!(loud > 0 && quiet > 0, "{loud} loud, {quiet} quiet");
+    Ok(())
+}
+
+/// The server is slow with loud messages, and those alone.
+fn latency_is_that_of_the_quiet() -> Result<()> {
+    let addr = serve(6, |socket| {
+        echo(socket, |_, piece| {
+            if piece.first() == Some(&b'!') {
+                thread::sleep(Duration::from_millis(20));
+            }
+        })
+    })?;
+    let some = Plan { loud: 1, ..plan(addr, 3, 64) };
+    let measured = run(&some)?;
+    let latency = &measured.latency;
+    ensure!(latency.p99 < 20_000_000, "{measured:?}");
+    ensure!(latency.samples < measured.messages, "{measured:?}");
+    ensure!(measured.to_string().contains("not loud"), "{measured}");
+    // If there are no others, it is theirs.
+    let all = run(&Plan { loud: 3, ..some })?;
+    ensure!(all.latency.p50 >= 20_000_000, "{all:?}");
+    Ok(())
+}
+
+fn bad_byte_of_a_loud_message() -> Result<()> {
+    let damage = |byte: u64| {
+        move |at: u64, piece: &mut Vec<u8>| {
+            let there = at..at + piece.len() as u64;
+            if there.contains(&byte) {
+                piece[(byte - at) as usize] ^= 0x10;
+            }
+        }
+    };
+    // The mark itself.
+    let addr = serve(1, move |socket| echo(socket, damage(64 * 100)))?;
+    let loud = Plan { loud: 1, ..plan(addr, 1, 64) };
+    caught(&loud, &["byte 6400: expected 0x21, got 0x31"])?;
+    let mixed = Plan { size: sizes("64:1,65:1")?, ..loud.clone() };
+    caught(&mixed, &["loud: messages of one size"])?;
+    let more = Plan { loud: 2, ..loud };
+    caught(&more, &["loud: 2 of 1 connections"])
+}
+
 fn json() -> Result<()> {
     let server = epoll_lt(&[])?;
     let measured = run(&plan(server.addr, 2, 64))?;
@@ -285,7 +371,7 @@ fn json() -> Result<()> {
 /// Serves `count` clients, each on a thread, that end with their client.
 fn serve(
     count: usize,
-    serve: fn(TcpStream) -> std::io::Result<()>,
+    serve: impl Fn(TcpStream) -> std::io::Result<()> + Copy + Send + 'static,
 ) -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let addr = listener.local_addr()?;

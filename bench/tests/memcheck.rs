@@ -26,7 +26,8 @@ fn main() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let mut args = Arguments::from_args();
-    args.test_threads = Some(args.test_threads.unwrap_or(2).min(2));
+    // Half of the time they wait.
+    args.test_threads = Some(args.test_threads.unwrap_or(4).min(4));
     let rows = MODELS.iter().filter(|row| SHARED.contains(&row.binary));
     let mut trials = vec![trial("a_leak_is_noticed".to_owned(), || {
         let leak = memcheck(&format!("{} {LEAK}", this_program()));

@@ -47,7 +47,7 @@ fn main() -> ExitCode {
     bench::serve_if_asked();
     harness::raise_descriptor_limit();
     let mut args = Arguments::from_args();
-    args.test_threads = Some(args.test_threads.unwrap_or(4).min(4));
+    args.test_threads = Some(args.test_threads.unwrap_or(6).min(6));
     let mut trials = Vec::new();
     for peer in PEERS {
         let mut trial = |name: &str, run: fn(&'static Model) -> Result<()>| {

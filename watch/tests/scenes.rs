@@ -16,7 +16,8 @@ use watch::scene::Scene;
 fn main() -> ExitCode {
     bench::serve_if_asked();
     let mut arguments = Arguments::from_args();
-    arguments.test_threads.get_or_insert(4);
+    // Scripted clients mostly wait.
+    arguments.test_threads.get_or_insert(8);
     let mut trials = Vec::new();
     for scene in Scene::all() {
         for model in MODELS {

@@ -121,11 +121,11 @@ pub(super) fn send_until_unread(
     server: &Server,
     client: &mut Client,
 ) -> Result<()> {
-    let (port, own) = (server.addr.port(), client.socket.local_addr()?.port());
+    let own = client.socket.local_addr()?;
     let still = Duration::from_millis(STILL.into());
     let mut unread_since = None;
     loop {
-        if unread_by_server(port, own) == 0 {
+        if unread_by_server(server.addr, own) == 0 {
             unread_since = None;
             // Two MiB fit into any server's send buffer; after that no more
             // than its receive buffer has room for, or FIN would be stuck.

@@ -25,8 +25,8 @@ pub struct Case {
     pub name: &'static str,
     /// One sentence: what it checks and why that matters.
     pub means: &'static str,
-    /// Whether nothing else may run beside it: it opens more than 1,000
-    /// descriptors, or measures CPU time, memory or latency.
+    /// Whether nothing else may run beside it: it measures latency, or memory
+    /// that depends on how soon a server comes to run.
     pub alone: bool,
     /// The test: an error says what was seen instead.
     pub run: fn(&Context) -> Result<Outcome>,

@@ -474,7 +474,7 @@ fn is_refused(server: &Server) -> Result<()> {
 /// Waits, with a client that sends on and does not read, until the server has
 /// input that it cannot read: closing the socket would then be a reset.
 fn both_ways_are_full(server: &Server, client: &Client) -> Result<()> {
-    let port = client.socket.local_addr()?.port();
+    let own = client.socket.local_addr()?;
     let deadline = Instant::now() + PATIENCE;
     let mut seen = 0;
     while seen < 5 {
@@ -482,7 +482,7 @@ fn both_ways_are_full(server: &Server, client: &Client) -> Result<()> {
             Instant::now() < deadline,
             "the server reads on from a client that reads nothing"
         );
-        let unread = unread_by_server(server.addr.port(), port);
+        let unread = unread_by_server(server.addr, own);
         seen = if unread > 0 { seen + 1 } else { 0 };
         thread::sleep(Duration::from_millis(5));
     }

@@ -30,6 +30,7 @@ Try:
   bench compare --quick                        all models, under a minute
   bench compare busy --models epoll_lt,epoll_et,peer-mio,floor
   bench compare idle scan --html report.html   what idle clients cost
+  bench compare slow_handler forms             the forms of the reactor
   bench compare --json run.json --html run.html
   bench compare --list                         scenarios, and what they show
   bench plot run.json --html again.html        draws saved numbers again

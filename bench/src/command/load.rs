@@ -48,6 +48,10 @@ pub struct Load {
     /// How many more only stay open.
     #[arg(long, value_name = "N", default_value = "0")]
     idle: usize,
+    /// How many of the connections send messages that begin with `!`, as the
+    /// others' never do; latency is that of the others.
+    #[arg(long, value_name = "N", default_value = "0")]
+    loud: usize,
     /// Bytes in a message (64, 1KiB, ...), or several sizes, each with how
     /// often it comes (64:90,4KiB:9,64KiB:1).
     #[arg(long, default_value = "64")]
@@ -100,6 +104,7 @@ impl Load {
             addr: self.addr,
             connections: self.connections,
             idle: self.idle,
+            loud: self.loud,
             size: self.size.clone(),
             depth: self.depth,
             rate: self.rate,

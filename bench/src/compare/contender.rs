@@ -6,6 +6,7 @@ use std::num::{NonZeroU64, NonZeroUsize};
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
+use super::{Servers, Spot};
 use crate::harness::{Server, Start, Target};
 use crate::load::{Generator, Plan, Span, Turn};
 use crate::measure::{Cores, Counted, Counting, Snapshot, Standing, Taken};
@@ -13,11 +14,23 @@ use crate::models::{Model, is_peer};
 use crate::results::Load;
 
 /// What holds for all servers alike.
+#[derive(Clone)]
 pub struct Setting {
     /// `--buffer`, in bytes.
     pub buffer: usize,
     /// Who runs where.
     pub cores: Cores,
+}
+
+impl Setting {
+    /// The same with the cores that these servers are to have; an error where
+    /// there are not as many.
+    fn of(&self, servers: &Servers) -> Result<Setting> {
+        let Some(count) = servers.cores else { return Ok(self.clone()) };
+        let cores = self.cores.with_server_on(count);
+        let cores = cores.with_context(|| format!("needs {count} cores"))?;
+        Ok(Setting { cores, ..self.clone() })
+    }
 }
 
 /// A server and the connections of its load. Between its turns nothing of it
@@ -39,15 +52,16 @@ impl Contender {
     /// What kept the server or the load from starting.
     pub fn start(
         model: &'static Model,
-        load: &Load,
+        spot: &Spot,
         setting: &Setting,
     ) -> Result<Contender> {
-        let mut server = start(model, load, setting)
+        let setting = setting.of(&spot.servers)?;
+        let mut server = start(model, spot, &setting)
             .with_context(|| format!("{} does not start", model.name))?;
         // The floor ends with its first client; whoever ends before its last
         // turn fails the load.
         server.may_end();
-        let plan = plan(server.addr, load)?;
+        let plan = plan(server.addr, &spot.load)?;
         let core = setting.cores.generator;
         let generator = Generator::start(&plan, core)
             .with_context(|| model.name.to_owned())?;
@@ -111,16 +125,20 @@ impl Contender {
 
 fn start(
     model: &'static Model,
-    load: &Load,
+    spot: &Spot,
     setting: &Setting,
 ) -> Result<Server> {
     let mut args = vec!["--buffer".to_owned(), setting.buffer.to_string()];
     if model.name == "floor" {
-        args.extend(["--connections".to_owned(), load.connections.to_string()]);
+        args.extend([
+            "--connections".to_owned(),
+            spot.load.connections.to_string(),
+        ]);
     }
     if !is_peer(model) {
         args.extend(["--watch", "off"].map(str::to_owned));
     }
+    args.extend(spot.servers.args.iter().map(|it| (*it).to_owned()));
     let cores = Some(setting.cores.server.clone());
     let start = Start { args, cores, ..Start::default() };
     Server::start(&Target::Model(model), &start)
@@ -131,6 +149,7 @@ fn plan(addr: SocketAddr, load: &Load) -> Result<Plan> {
     Ok(Plan {
         connections: some(load.connections)?,
         idle: load.idle,
+        loud: load.loud,
         size: some(load.size)?.into(),
         depth: some(load.depth)?,
         rate: load.rate,

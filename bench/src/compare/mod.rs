@@ -12,7 +12,9 @@ mod scenario;
 mod stats;
 
 pub use contender::{Contender, Setting};
-pub use scenario::{SCENARIOS, Scenario, Spot, absence, usual_baseline};
+pub use scenario::{
+    Room, SCENARIOS, Scenario, Servers, Spot, absence, usual_baseline,
+};
 
 use crate::harness;
 use crate::load::{Span, Turn};
@@ -55,9 +57,9 @@ impl Task {
 
     /// How long it will take, roughly; as much is told of as done.
     pub fn estimate(&self) -> Duration {
-        let most = harness::descriptor_limit();
+        let room = Room::here();
         let present = |spot: &Spot| {
-            let fits = |it: &&&Model| absence(it, &spot.load, most).is_none();
+            let fits = |it: &&&Model| absence(it, spot, room).is_none();
             self.models.iter().filter(fits).count()
         };
         let each = |(scenario, spot): (&Scenario, &Spot)| {
@@ -164,22 +166,22 @@ fn compare(
     let length = task.length(scenario);
     let span = Span::Time(length);
     let mut points: Vec<Point> =
-        spots.iter().map(|spot| empty(task, scenario, spot)).collect();
+        spots.iter().map(|spot| empty(task, scenario, spot, setting)).collect();
     // Which point, and who.
     let mut entries: Vec<(usize, Entry)> = Vec::new();
-    let most = harness::descriptor_limit();
+    let room = Room::here();
     for (at, spot) in spots.iter().enumerate() {
         for &model in &task.models {
             let mut absent = |why| {
                 let model = model.name.to_owned();
                 points[at].absent.push(Absent { model, why });
             };
-            if let Some(why) = absence(model, &spot.load, most) {
+            if let Some(why) = absence(model, spot, room) {
                 absent(why);
                 continue;
             }
             progress.next(&format!("{}, {}", scenario.name, spot.name));
-            match Contender::start(model, &spot.load, setting) {
+            match Contender::start(model, spot, setting) {
                 Ok(contender) => {
                     let turns = Vec::with_capacity(task.rounds);
                     let entry = Entry { contender, turns, failed: None };
@@ -305,9 +307,9 @@ impl Entry {
             ratio: None,
             latency: whole.latency,
             // It is for the loads at which latency is the question.
-            latency_curve: match load.rate {
-                Some(_) => whole.curve,
-                None => Vec::new(),
+            latency_curve: match load.rate.is_some() || load.some_are_loud() {
+                true => whole.curve,
+                false => Vec::new(),
             },
             connect: whole.connect,
             generator_ns_per_message: of(&|it| {
@@ -350,13 +352,23 @@ fn calls_of(turn: &Turn, counted: Counted) -> Calls {
     Calls { total: each(counted.total), by_name }
 }
 
-fn empty(task: &Task, scenario: &Scenario, spot: &Spot) -> Point {
-    let usual = || usual_baseline(&spot.load);
+fn empty(
+    task: &Task,
+    scenario: &Scenario,
+    spot: &Spot,
+    setting: &Setting,
+) -> Point {
+    let usual = || usual_baseline(spot);
+    let cores = spot.servers.cores;
+    let cores = cores.and_then(|it| setting.cores.with_server_on(it));
     let baseline = task.baseline.map_or_else(usual, |model| model.name);
     Point {
         scenario: scenario.name.to_owned(),
         name: spot.name.to_owned(),
         load: spot.load,
+        args: spot.servers.args.iter().map(|it| (*it).to_owned()).collect(),
+        cores: spot.servers.cores,
+        pinning: cores.map(|it| it.to_string()),
         baseline: Some(baseline.to_owned()),
         rows: Vec::new(),
         absent: Vec::new(),

@@ -1,6 +1,8 @@
 //! What servers are compared by: each scenario is a list of loads, and says
 //! what they show.
 
+use crate::harness;
+use crate::measure::Cores;
 use crate::models::{Model, PerClient};
 use crate::results::Load;
 
@@ -26,16 +28,65 @@ pub struct Spot {
     pub name: &'static str,
     /// What is asked of every server.
     pub load: Load,
+    /// Which servers are asked, and what is said to them.
+    pub servers: Servers,
     /// It is among the few of a first look.
     pub quick: bool,
 }
 
+/// Which servers take part in a load, and how they are started for it.
+#[derive(Clone, Copy)]
+pub struct Servers {
+    /// Only those of this binary take part, and why the others do not.
+    pub only: Option<(&'static str, &'static str)>,
+    /// What is added to their command lines.
+    pub args: &'static [&'static str],
+    /// On how many cores they run, where not on as many as there are.
+    pub cores: Option<usize>,
+}
+
+impl Servers {
+    /// Whoever can carry the load, as its row says.
+    pub const ALL: Servers = Servers { only: None, args: &[], cores: None };
+}
+
 const fn spot(name: &'static str, load: Load) -> Spot {
-    Spot { name, load, quick: false }
+    Spot { name, load, servers: Servers::ALL, quick: false }
 }
 
 const fn quick(name: &'static str, load: Load) -> Spot {
-    Spot { name, load, quick: true }
+    Spot { name, load, servers: Servers::ALL, quick: true }
+}
+
+const fn spot_of(name: &'static str, load: Load, servers: Servers) -> Spot {
+    Spot { name, load, servers, quick: false }
+}
+
+/// Loud messages take long.
+const fn slow(args: &'static [&'static str]) -> Servers {
+    let only = Some(("reactor", "has no slow handler"));
+    Servers { only, args, cores: None }
+}
+
+/// One client in twenty is loud.
+const fn some_loud(connections: usize) -> Load {
+    Load { loud: connections / 20, ..busy(connections) }
+}
+
+/// 64 clients of a reactor of some form, on so many cores.
+const fn form(
+    name: &'static str,
+    loud: usize,
+    cores: usize,
+    args: &'static [&'static str],
+) -> Spot {
+    let only = Some(("reactor", "is no form of the reactor"));
+    Spot {
+        name,
+        load: Load { loud, ..busy(64) },
+        servers: Servers { only, args, cores: Some(cores) },
+        quick: false,
+    }
 }
 
 /// 64 bytes, one message outstanding on each of so many connections.
@@ -43,6 +94,7 @@ const fn busy(connections: usize) -> Load {
     Load {
         connections,
         idle: 0,
+        loud: 0,
         size: 64,
         depth: 1,
         rate: None,
@@ -157,6 +209,45 @@ pub static SCENARIOS: &[Scenario] = &[
         stretch: 4,
         with_itself: false,
     },
+    Scenario {
+        name: "slow_handler",
+        shows: "of 20 clients one sends messages that the server takes long \
+                for (it sleeps, or works): what the other 19 wait meanwhile",
+        points: &[
+            spot_of("sleep 0 ms", some_loud(20), slow(&["--sleep", "0ms"])),
+            spot_of("sleep 1 ms", some_loud(20), slow(&["--sleep", "1ms"])),
+            Spot {
+                quick: true,
+                ..spot_of(
+                    "sleep 10 ms",
+                    some_loud(20),
+                    slow(&["--sleep", "10ms"]),
+                )
+            },
+            spot_of(
+                "sleep 10 ms, 5 of 100",
+                some_loud(100),
+                slow(&["--sleep", "10ms"]),
+            ),
+            spot_of("work 1 ms", some_loud(20), slow(&["--work", "1ms"])),
+        ],
+        stretch: 2,
+        with_itself: false,
+    },
+    Scenario {
+        name: "forms",
+        shows: "64 clients, and a server that may use one core or two, by how \
+                its reactors and workers share them: with nothing to do for a \
+                message, and with 20 us of work for each",
+        points: &[
+            form("1 core", 0, 1, &[]),
+            form("2 cores", 0, 2, &[]),
+            form("1 core, 20 us of work", 64, 1, &["--work", "20us"]),
+            form("2 cores, 20 us of work", 64, 2, &["--work", "20us"]),
+        ],
+        stretch: 1,
+        with_itself: false,
+    },
 ];
 
 /// Threads or processes beyond which a model that takes one for each client is
@@ -166,12 +257,40 @@ const MOST_TASKS: usize = 2000;
 /// Descriptors that a program has besides its connections, generously.
 const SPARE: usize = 16;
 
+/// What a machine has for a comparison.
+#[derive(Clone, Copy)]
+pub struct Room {
+    /// A program may have so many.
+    pub descriptors: usize,
+    /// This one may use so many.
+    pub cores: usize,
+}
+
+impl Room {
+    /// What is never too little.
+    const ENOUGH: Room = Room { descriptors: usize::MAX, cores: usize::MAX };
+
+    /// What this one has.
+    pub fn here() -> Room {
+        let cores = Cores::choose().map_or(1, |it| it.count());
+        Room { descriptors: harness::descriptor_limit(), cores }
+    }
+}
+
 /// Why `model` cannot be asked this, or nothing.
-pub fn absence(
-    model: &Model,
-    load: &Load,
-    descriptors: usize,
-) -> Option<String> {
+pub fn absence(model: &Model, spot: &Spot, room: Room) -> Option<String> {
+    if let Some((binary, why)) = spot.servers.only
+        && model.binary != binary
+    {
+        return Some(why.to_owned());
+    }
+    if let Some(cores) = spot.servers.cores
+        && cores > room.cores
+    {
+        return Some(format!("needs {cores} cores, and has {}", room.cores));
+    }
+    let Room { descriptors, .. } = room;
+    let load = &spot.load;
     let clients = load.connections + load.idle;
     let comes_and_goes = load.messages_per_connection.is_some();
     if model.name == "floor" {
@@ -209,11 +328,16 @@ pub fn absence(
 }
 
 /// What ratios are against, if nothing else is asked: the least that N
-/// connections can cost, or where that cannot be had, the plain epoll server.
-pub fn usual_baseline(load: &Load) -> &'static str {
+/// connections can cost, or where that cannot be had, the plain epoll server;
+/// among those of one binary, the plainest.
+pub fn usual_baseline(spot: &Spot) -> &'static str {
     let floor = crate::models::PEERS.iter().find(|peer| peer.name == "floor");
-    let fits = |model| absence(model, load, usize::MAX).is_none();
-    if floor.is_some_and(fits) { "floor" } else { "epoll_lt" }
+    let fits = |model| absence(model, spot, Room::ENOUGH).is_none();
+    match spot.servers.only {
+        Some((binary, _)) => binary,
+        None if floor.is_some_and(fits) => "floor",
+        None => "epoll_lt",
+    }
 }
 
 #[cfg(test)]
@@ -221,8 +345,11 @@ mod tests {
     use super::*;
     use crate::models::{find_with_peers, is_peer, names};
 
+    const ROOM: Room = Room { descriptors: 20_000, cores: 2 };
+
     fn why(model: &str, load: &Load) -> Option<String> {
-        absence(find_with_peers(model).unwrap(), load, 20_000)
+        let model = find_with_peers(model).unwrap();
+        absence(model, &spot("", *load), ROOM)
     }
 
     #[test]
@@ -248,13 +375,43 @@ mod tests {
     #[test]
     fn every_model_is_compared_somewhere_and_every_point_has_its_baseline() {
         let spots = || SCENARIOS.iter().flat_map(|it| it.points);
+        let why = |name, spot: &Spot| {
+            absence(find_with_peers(name).unwrap(), spot, ROOM)
+        };
         for name in names() {
-            assert!(spots().any(|it| why(name, &it.load).is_none()), "{name}");
+            assert!(spots().any(|it| why(name, it).is_none()), "{name}");
         }
         for spot in spots() {
-            let baseline = usual_baseline(&spot.load);
-            assert_eq!(why(baseline, &spot.load), None, "{}", spot.name);
+            let baseline = usual_baseline(spot);
+            assert_eq!(why(baseline, spot), None, "{}", spot.name);
         }
+    }
+
+    #[test]
+    fn only_those_with_slow_messages_are_asked_for_them() {
+        let slow = SCENARIOS.iter().find(|it| it.name == "slow_handler");
+        for spot in slow.unwrap().points {
+            let why =
+                |name| absence(find_with_peers(name).unwrap(), spot, ROOM);
+            assert_eq!(why("reactor-pool"), None);
+            let room = Room { cores: 1, ..ROOM };
+            let model = find_with_peers("reactor").unwrap();
+            assert_eq!(absence(model, spot, room), None);
+            let none = Some("has no slow handler");
+            assert_eq!(why("epoll_lt").as_deref(), none);
+            assert_eq!(why("floor").as_deref(), none);
+            assert_eq!(spot.load.loud * 20, spot.load.connections);
+        }
+    }
+
+    #[test]
+    fn cores_that_are_not_there_are_missed() {
+        let forms = SCENARIOS.iter().find(|it| it.name == "forms").unwrap();
+        let model = find_with_peers("reactor-threads").unwrap();
+        let one = Room { cores: 1, ..ROOM };
+        let why = |at: usize| absence(model, &forms.points[at], one);
+        assert_eq!(why(0), None);
+        assert_eq!(why(1).as_deref(), Some("needs 2 cores, and has 1"));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Starts a server as a child, watches it from outside through /proc, talks
 //! to it with bytes that tell where they belong, and leaves nothing behind.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
@@ -33,7 +33,7 @@ pub use sockets::{
     CLOSE_WAIT, ESTABLISHED, LISTEN, TIME_WAIT, sockets_of, unread_by_server,
 };
 
-use observe::{is_in_group, tree_of};
+use observe::{is_in_group, tree_of, wants_of};
 
 use crate::models::{Limits, Model, PerClient};
 use crate::sys;
@@ -127,6 +127,16 @@ pub enum Output {
     BrokenPipe,
     /// Both descriptors are closed.
     Closed,
+}
+
+/// Shares of a core: 1 is a whole one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CoreShare {
+    /// Taken by all threads.
+    pub used: f64,
+    /// The most that one of them took, or waited for because others had it;
+    /// not less than was taken.
+    pub wanted: f64,
 }
 
 /// How a server is started.
@@ -602,10 +612,25 @@ impl Server {
 
     /// The share of a core that the server uses during `span`.
     pub fn cpu_share(&self, span: Duration) -> f64 {
-        let (cpu, begin) = (self.cpu(), Instant::now());
+        self.core_share(span).used
+    }
+
+    /// What the server uses of a core during `span`, and what it would if
+    /// nobody else used any: who spins wants one, however full the machine is.
+    pub fn core_share(&self, span: Duration) -> CoreShare {
+        let wants = || -> BTreeMap<i32, Duration> {
+            self.entries().iter().flat_map(wants_of).collect()
+        };
+        let (cpu, before, begin) = (self.cpu(), wants(), Instant::now());
         thread::sleep(span);
-        let used = self.cpu().saturating_sub(cpu);
-        used.as_secs_f64() / begin.elapsed().as_secs_f64()
+        let passed = begin.elapsed().as_secs_f64();
+        let used = self.cpu().saturating_sub(cpu).as_secs_f64() / passed;
+        let since = |(tid, wants): (i32, Duration)| {
+            let before = before.get(&tid).copied().unwrap_or_default();
+            wants.saturating_sub(before).as_secs_f64() / passed
+        };
+        let wanted = wants().into_iter().map(since).fold(used, f64::max);
+        CoreShare { used, wanted }
     }
 
     /// Observes until `wanted` holds; fails with `what` and what was seen.

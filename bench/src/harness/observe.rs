@@ -224,6 +224,20 @@ pub(crate) fn cpu_of(pid: i32) -> Duration {
         .map_or(Duration::ZERO, Duration::from)
 }
 
+/// How long each of its threads has run, or has waited for a core, ready to
+/// run: the first two numbers of schedstat (Documentation/scheduler/
+/// sched-stats). None where the kernel keeps no such numbers.
+pub(crate) fn wants_of(of: &Entry) -> Vec<(i32, Duration)> {
+    let wants = |tid: i32| -> Option<(i32, Duration)> {
+        let path = format!("/proc/{}/task/{tid}/schedstat", of.pid);
+        let text = proc_text(&path).ok()?;
+        let numbers = text.split_whitespace().take(2);
+        let numbers: Vec<u64> = numbers.flat_map(str::parse).collect();
+        Some((tid, Duration::from_nanos(numbers.iter().sum())))
+    };
+    tasks_of(of).into_iter().filter_map(wants).collect()
+}
+
 fn memory_of(pid: i32) -> u64 {
     // status's RssAnon is counted in batches per core, and may be hundreds of
     // KiB behind; smaps_rollup looks at the pages themselves.

@@ -2,6 +2,7 @@
 //! one port, and where it is forbidden /proc tells of all.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Result, bail, ensure};
@@ -67,10 +68,15 @@ pub fn sockets_of(port: u16, state: u8) -> usize {
     find(ports, &StateFlags::from_bits_truncate(1 << state)).len()
 }
 
-/// How many bytes the server has not read of what the client at port `peer`
-/// has sent and the kernel has taken for it.
-pub fn unread_by_server(port: u16, peer: u16) -> u64 {
-    let own = find(Ports { local: port, peer }, &StateFlags::all());
+/// How many bytes the server has not read of what the client at `peer` has
+/// sent and the kernel has taken for it.
+pub fn unread_by_server(server: SocketAddr, peer: SocketAddr) -> u64 {
+    if let Ok(Some(own)) = one_by_netlink(server, peer) {
+        return own.receive_queue.into();
+    }
+    // It is not at that very address.
+    let ports = Ports { local: server.port(), peer: peer.port() };
+    let own = find(ports, &StateFlags::all());
     own.iter().map(|socket| u64::from(socket.receive_queue)).sum()
 }
 
@@ -99,6 +105,33 @@ fn by_netlink(ports: Ports, states: &StateFlags) -> Result<Vec<Socket>> {
     Ok(found)
 }
 
+/// The one connection between these addresses, as the first has it: the kernel
+/// finds it at once, where it would look at all there are for a port.
+fn one_by_netlink(
+    local: SocketAddr,
+    peer: SocketAddr,
+) -> Result<Option<Socket>> {
+    let kernel = open()?;
+    let family = if local.is_ipv4() { AF_INET } else { AF_INET6 };
+    let id = SocketId {
+        source_port: local.port(),
+        destination_port: peer.port(),
+        source_address: local.ip(),
+        destination_address: peer.ip(),
+        interface_id: 0,
+        // Whichever: INET_DIAG_NOCOOKIE.
+        cookie: [0xff; 8],
+    };
+    let all = StateFlags::all();
+    let request = message(NLM_F_REQUEST, family, id, &all);
+    send(kernel.as_raw_fd(), &request, MsgFlags::empty())?;
+    let mut found = Vec::new();
+    read_answers(&kernel, &mut found)?;
+    // Where it is not, the kernel takes the listener for it.
+    found.retain(|socket| socket.peer == peer.port());
+    Ok(found.pop())
+}
+
 fn open() -> nix::Result<OwnedFd> {
     let protocol = SockProtocol::NetlinkSockDiag;
     let flags = SockFlag::SOCK_CLOEXEC;
@@ -106,14 +139,23 @@ fn open() -> nix::Result<OwnedFd> {
 }
 
 fn request(family: u8, ports: Ports, states: &StateFlags) -> Vec<u8> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_DUMP;
     // Of the addresses a dump takes no notice.
     let socket_id = SocketId {
         source_port: ports.local,
         destination_port: ports.peer,
         ..SocketId::new_v4()
     };
+    message(NLM_F_REQUEST | NLM_F_DUMP, family, socket_id, states)
+}
+
+fn message(
+    flags: u16,
+    family: u8,
+    socket_id: SocketId,
+    states: &StateFlags,
+) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = flags;
     let request = SockDiagMessage::InetRequest(InetRequest {
         family,
         protocol: IPPROTO_TCP,
@@ -353,8 +395,19 @@ mod tests {
             assert!(own.receive_queue > 0 && own.receive_queue < sent);
             assert_eq!(own.send_queue, 0);
             assert_eq!(u64::from(own.inode), inode_of(&server));
-            let unread = unread_by_server(port, peer);
-            assert_eq!(unread, u64::from(own.receive_queue));
+            // By its address, and where only the ports are known.
+            let addr = client.local_addr().unwrap();
+            let there = client.peer_addr().unwrap();
+            let found = one_by_netlink(there, addr).expect("sock_diag");
+            assert_eq!(found, Some(own.clone()));
+            let unread = u64::from(own.receive_queue);
+            assert_eq!(unread_by_server(there, addr), unread);
+            let any = listener.local_addr().unwrap();
+            assert_eq!(unread_by_server(any, addr), unread);
+            // Nobody is there, though somebody listens.
+            let nobody = SocketAddr::from(([127, 0, 0, 1], 1));
+            let found = one_by_netlink(there, nobody);
+            assert!(!matches!(found, Ok(Some(_))), "{found:?}");
         });
     }
 

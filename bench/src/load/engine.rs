@@ -18,7 +18,7 @@ use nix::sys::timerfd::{
 };
 use nix::time::{ClockId, clock_gettime};
 
-use super::payload::{Payload, Phase};
+use super::payload::{Loud, Payload, Phase};
 use super::plan::{Plan, Span};
 use super::report::{Measured, OpenLoop, Turn, Whole, curve_of, latency_of};
 use super::sizes::{Lap, Place};
@@ -242,6 +242,8 @@ impl<'a> Engine<'a> {
             _ => CHUNK,
         };
         let all = streams + plan.idle;
+        let loud = (plan.loud > 0)
+            .then(|| Loud { connections: plan.loud, size: plan.size.most() });
         let lap = Lap::new(&plan.size);
         let histogram = Histogram::new_with_bounds(1, LONGEST, 3)?;
         let list = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
@@ -263,7 +265,7 @@ impl<'a> Engine<'a> {
             events: vec![EpollEvent::empty(); 256],
             slots: Vec::with_capacity(connections),
             idle: Vec::with_capacity(plan.idle),
-            payload: Payload::new(streams, at_once),
+            payload: Payload::new(streams, at_once, loud),
             buffer: vec![0; CHUNK],
             lap,
             slow: Crowd::new(plan),
@@ -300,6 +302,7 @@ impl<'a> Engine<'a> {
             tell(number + 1, all);
         }
         engine.greet_idle()?;
+        let begin = engine.payload.begin(0);
         for number in 0..connections {
             let socket = engine
                 .open()
@@ -317,8 +320,8 @@ impl<'a> Engine<'a> {
                 end: engine.end_from(first),
                 sent: 0,
                 received: 0,
-                out: Phase::of_generation(0),
-                back: Phase::of_generation(0),
+                out: begin,
+                back: begin,
                 coming: first,
                 missing: engine.lap.size(first),
                 done: 0,
@@ -331,7 +334,7 @@ impl<'a> Engine<'a> {
             let socket = engine
                 .open()
                 .with_context(|| format!("slow reader {number}"))?;
-            engine.slow.push(socket, connections + number);
+            engine.slow.push(socket, connections + number, begin);
             tell(plan.idle + connections + number + 1, all);
         }
         Ok(engine)
@@ -726,7 +729,7 @@ impl<'a> Engine<'a> {
                 Err(errno) => return Err(self.gone(at, Some(errno))),
             };
             slot.sent += sent as u64;
-            slot.out = slot.out.after(sent);
+            slot.out = self.payload.after(slot.out, sent);
         }
         Ok(())
     }
@@ -776,7 +779,7 @@ impl<'a> Engine<'a> {
             return Err(self.wrong(at, wrong, count));
         }
         slot.received += count as u64;
-        slot.back = slot.back.after(count);
+        slot.back = self.payload.after(slot.back, count);
         slot.moved = self.now;
         let mut rest = count;
         let before = self.slots[at].done;
@@ -833,7 +836,14 @@ impl<'a> Engine<'a> {
                 self.tally.rest_bytes += size;
             }
         }
-        self.record(began);
+        if self.is_asked(at) {
+            self.record(began);
+        }
+    }
+
+    /// Whether the latency of this slot is of interest.
+    fn is_asked(&self, at: usize) -> bool {
+        at >= self.plan.loud || self.plan.loud == self.slots.len()
     }
 
     fn record(&mut self, began: Moment) {
@@ -902,7 +912,7 @@ impl<'a> Engine<'a> {
         slot.end = end;
         slot.sent = 0;
         slot.received = 0;
-        slot.out = Phase::of_generation(slot.generation);
+        slot.out = self.payload.begin(slot.generation);
         slot.back = slot.out;
         slot.moved = self.now;
         self.connecting += 1;
@@ -965,8 +975,8 @@ impl<'a> Engine<'a> {
         }
         let slots = self.slots.len() as u64;
         for index in 0..self.schedule.next {
-            let slot = &self.slots[(index % slots) as usize];
-            if index / slots >= slot.done {
+            let at = (index % slots) as usize;
+            if self.is_asked(at) && index / slots >= self.slots[at].done {
                 let due = self.schedule.due(interval, index);
                 self.record(due);
                 self.tally.unfinished += u64::from(due >= self.schedule.from);
@@ -1036,7 +1046,7 @@ impl<'a> Engine<'a> {
             );
         };
         let position = slot.received + wrong as u64;
-        let there = slot.back.after(wrong);
+        let there = self.payload.after(slot.back, wrong);
         let said = self.payload.explain(at, there, &self.buffer[wrong..count]);
         anyhow::anyhow!("{label}, byte {position}: {said}")
     }

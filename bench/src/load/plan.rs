@@ -18,6 +18,9 @@ pub struct Plan {
     pub connections: NonZeroUsize,
     /// How many connections only stay open.
     pub idle: usize,
+    /// How many of those that send are loud: their messages begin with `!`,
+    /// the others' never do. Latency is that of the others, if there are any.
+    pub loud: usize,
     /// Bytes in a message.
     pub size: Sizes,
     /// Closed loop: messages outstanding on each connection.
@@ -65,6 +68,7 @@ impl Plan {
             addr,
             connections: NonZeroUsize::MIN.saturating_add(49),
             idle: 0,
+            loud: 0,
             size: NonZeroUsize::MIN.saturating_add(63).into(),
             depth: NonZeroUsize::MIN,
             rate: None,
@@ -100,6 +104,22 @@ impl Plan {
             self.churn.is_none() || self.messages_per_connection.is_none(),
             "connections end by churn or after a number of messages, not both"
         );
+        ensure!(
+            self.loud <= self.connections.get(),
+            "loud: {} of {} connections",
+            self.loud,
+            self.connections
+        );
+        if self.loud > 0 {
+            let size = self.size.constant().map_or(0, NonZeroUsize::get);
+            ensure!(
+                size >= 2,
+                "loud: messages of one size, and of two bytes at least"
+            );
+            // Their bytes begin again with a message, which takes many.
+            let all = self.connections.get().saturating_mul(size);
+            ensure!(all <= 4 << 20, "loud: 4 MiB in all messages at most");
+        }
         ensure!(self.slow_rate.get() <= 1 << 30, "slow rate: at most 1 GiB");
         ensure!(!self.duration.is_zero(), "duration: nothing to measure");
         ensure!(!self.patience.is_zero(), "patience: no server is so fast");

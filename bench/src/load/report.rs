@@ -168,6 +168,9 @@ impl fmt::Display for Measured {
         let iec = |bytes| ByteSize::b(bytes).display().iec().to_string();
         let connections = counted(plan.connections.get(), "connection");
         write!(f, "{}: {connections}", plan.addr)?;
+        if plan.loud > 0 {
+            write!(f, ", {} of them loud", plan.loud)?;
+        }
         if plan.idle > 0 {
             write!(f, " and {} idle", plan.idle)?;
         }
@@ -190,6 +193,9 @@ impl fmt::Display for Measured {
             "  latency     p50 {p50}, p90 {p90}, p99 {p99}, p99.9 {p99_9}, \
              max {max} ({samples} messages)"
         )?;
+        if (1..plan.connections.get()).contains(&plan.loud) {
+            writeln!(f, "              of those that are not loud")?;
+        }
         if let Some(open) = &self.open_loop {
             writeln!(
                 f,

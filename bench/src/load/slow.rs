@@ -77,14 +77,14 @@ impl Crowd {
         }
     }
 
-    pub(super) fn push(&mut self, socket: OwnedFd, whose: usize) {
+    pub(super) fn push(&mut self, socket: OwnedFd, whose: usize, begin: Phase) {
         self.readers.push(Reader {
             socket,
             whose,
             sent: 0,
             received: 0,
-            out: Phase::of_generation(0),
-            back: Phase::of_generation(0),
+            out: begin,
+            back: begin,
             credit: 0.0,
             took: 0,
             starved: None,
@@ -167,7 +167,7 @@ impl Reader {
             };
             let got = &buffer[..count];
             if let Some(at) = payload.first_wrong(self.whose, self.back, got) {
-                let there = self.back.after(at);
+                let there = payload.after(self.back, at);
                 let said = payload.explain(self.whose, there, &got[at..]);
                 let position = self.received + at as u64;
                 bail!("slow reader {number}, byte {position}: {said}");
@@ -181,7 +181,7 @@ impl Reader {
                     self.sent
                 );
             }
-            self.back = self.back.after(count);
+            self.back = payload.after(self.back, count);
             self.credit -= count as f64;
             self.starved = None;
         }
@@ -206,7 +206,7 @@ impl Reader {
             match send(fd, bytes, MsgFlags::MSG_NOSIGNAL) {
                 Ok(sent) => {
                     self.sent += sent as u64;
-                    self.out = self.out.after(sent);
+                    self.out = payload.after(self.out, sent);
                     self.took = now;
                 }
                 Err(Errno::EAGAIN) => return Ok(()),

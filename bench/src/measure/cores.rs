@@ -18,6 +18,8 @@ pub struct Cores {
     pub generator: Option<usize>,
     /// A hyper-thread of the generator's physical core is among the server's.
     shared: bool,
+    /// All that there are.
+    allowed: Vec<usize>,
 }
 
 impl Cores {
@@ -41,8 +43,8 @@ impl Cores {
         siblings: impl Fn(usize) -> Vec<usize>,
     ) -> Cores {
         let (Some(&generator), [_, _, ..]) = (allowed.last(), allowed) else {
-            let server = allowed.to_vec();
-            return Cores { server, generator: None, shared: true };
+            let (server, allowed) = (allowed.to_vec(), allowed.to_vec());
+            return Cores { server, generator: None, shared: true, allowed };
         };
         let siblings = siblings(generator);
         let without = |others: &[usize]| -> Vec<usize> {
@@ -53,7 +55,27 @@ impl Cores {
         let apart = without(&siblings);
         let shared = apart.is_empty();
         let server = if shared { without(&[]) } else { apart };
-        Cores { server, generator: Some(generator), shared }
+        let (generator, allowed) = (Some(generator), allowed.to_vec());
+        Cores { server, generator, shared, allowed }
+    }
+
+    /// With so many cores for the server: the generator's is the last that it
+    /// is given. `None` where there are fewer.
+    pub fn with_server_on(&self, count: usize) -> Option<Cores> {
+        let siblings = self.allowed.iter().filter(|it| {
+            !self.server.contains(it) && self.generator != Some(**it)
+        });
+        let all = self.server.iter().chain(siblings).copied();
+        let all: Vec<usize> = all.chain(self.generator).collect();
+        let mut server = all.get(..count)?.to_vec();
+        server.sort_unstable();
+        let shared = self.shared || count > self.server.len();
+        Some(Cores { server, shared, ..self.clone() })
+    }
+
+    /// How many there are, the generator's and its siblings included.
+    pub fn count(&self) -> usize {
+        self.allowed.len()
     }
 
     /// For [`crate::harness::Start::cores`].
@@ -84,7 +106,9 @@ impl fmt::Display for Cores {
         let server = spans(&self.server);
         write!(f, "The server had {many} {server}, the generator core ")?;
         write!(f, "{generator}")?;
-        if self.shared {
+        if self.server.contains(&generator) {
+            write!(f, ", which is one of them")?;
+        } else if self.shared {
             write!(f, ", which are threads of one physical core")?;
         }
         write!(f, ".")
@@ -149,9 +173,23 @@ mod tests {
         let odd = Cores::among(&[1, 4], pairs);
         assert_eq!((&odd.server[..], odd.generator), (&[1][..], Some(4)));
         assert!(!odd.shared);
+        // One, two, and the generator's as well.
+        let on = |count| four.with_server_on(count).unwrap().server;
+        assert_eq!((on(1), on(2), on(3)), (vec![0], vec![0, 1], vec![0, 1, 2]));
+        assert_eq!(on(4), [0, 1, 2, 3]);
+        assert_eq!(four.with_server_on(5), None);
+        let both = one_pair.with_server_on(2).unwrap();
+        assert_eq!(
+            both.to_string(),
+            "The server had cores 2-3, the generator core 3, which is one of \
+             them."
+        );
+        assert_eq!(odd.with_server_on(1), Some(odd.clone()));
         let single = Cores::among(&[5], pairs);
         assert_eq!((&single.server[..], single.generator), (&[5][..], None));
         assert_eq!(single.for_server(), None);
+        assert_eq!(single.with_server_on(1), Some(single.clone()));
+        assert_eq!(single.with_server_on(2), None);
         assert!(single.to_string().starts_with("Not pinned: "));
     }
 }

@@ -136,7 +136,8 @@ impl Cell {
 }
 
 /// Scenarios that have an axis, and so charts of their own.
-const WITH_AXIS: [&str; 5] = ["round_trip", "busy", "idle", "scan", "latency"];
+const WITH_AXIS: [&str; 7] =
+    ["round_trip", "busy", "idle", "scan", "latency", "slow_handler", "forms"];
 
 /// What the others are about.
 fn about(scenario: &str) -> &'static str {
@@ -193,8 +194,10 @@ impl<'a> Source<'a> {
             section("What a client sees", {
                 let mut charts = vec![self.round_trip()];
                 charts.extend(self.latency());
+                charts.extend(self.slow_handler());
                 charts
             }),
+            section("What a second core brings", self.forms()),
             section("What the server asks of the kernel", vec![self.calls()]),
             section("Other loads", self.others()),
         ]
@@ -226,8 +229,21 @@ impl<'a> Source<'a> {
         across: impl Fn(&Point) -> f64,
         up: impl Fn(&Row) -> Option<(Cell, Mark)>,
     ) -> Result<Chart, String> {
-        let (title, caption) = texts;
         let points = self.points(scenario);
+        self.lines_of(scenario, &points, texts, axes, across, up)
+    }
+
+    /// The same of some points of the scenario.
+    fn lines_of(
+        &self,
+        scenario: &str,
+        points: &[(usize, &'a Point)],
+        texts: (&str, &str),
+        axes: (Axis, Axis),
+        across: impl Fn(&Point) -> f64,
+        up: impl Fn(&Row) -> Option<(Cell, Mark)>,
+    ) -> Result<Chart, String> {
+        let (title, caption) = texts;
         let mut lines: BTreeMap<usize, Line> = BTreeMap::new();
         let mut cells: BTreeMap<usize, Vec<Cell>> = BTreeMap::new();
         for (column, &(at, point)) in points.iter().enumerate() {
@@ -273,7 +289,7 @@ impl<'a> Source<'a> {
             drawing: Drawing::Lines(Lines { x, y, lines }),
             parts: Vec::new(),
             tables: vec![Numbers { heads, rows: cells.into_iter().collect() }],
-            absent: absent(&points),
+            absent: absent(points),
             daggers: false,
         })
     }
@@ -334,20 +350,9 @@ impl<'a> Source<'a> {
                 },
             ),
             across,
-            |row| {
-                let it = &row.messages_per_second;
-                let busy = row.generator_core_share > BUSY;
-                let at = "/messages_per_second";
-                let told = told(it, number::count, "a second");
-                Some((
-                    Cell::estimate(at, it, Unit::Count, busy),
-                    mark(it, told),
-                ))
-            },
+            |row| Some(throughput(row)),
         )?;
-        let points = self.points("busy");
-        let mut rows = points.iter().flat_map(|(_, point)| &point.rows);
-        chart.daggers = rows.any(|row| row.generator_core_share > BUSY);
+        chart.daggers = any_busy(&self.points("busy"));
         Ok(chart)
     }
 
@@ -637,8 +642,14 @@ impl<'a> Source<'a> {
     fn latency(&self) -> Vec<Result<Chart, String>> {
         let points = self.points("latency");
         let charts = points.iter().filter(|(_, it)| !it.rows.is_empty());
-        let charts: Vec<_> =
-            charts.map(|&(at, point)| Ok(self.curves(at, point))).collect();
+        let charts: Vec<_> = charts
+            .map(|&(at, point)| {
+                let title = format!("Latency, {}", point.name);
+                let counts = "So many of the messages came back within this \
+                              time, counted from when each was due.";
+                Ok(self.curves(at, point, title, counts))
+            })
+            .collect();
         if charts.is_empty() {
             return vec![Err(
                 "“Latency” is not drawn: nothing of the scenario \
@@ -649,7 +660,86 @@ impl<'a> Source<'a> {
         charts
     }
 
-    fn curves(&self, at: usize, point: &'a Point) -> Chart {
+    /// Of those who have to wait, at each of its points.
+    fn slow_handler(&self) -> Vec<Result<Chart, String>> {
+        let points = self.points("slow_handler").into_iter();
+        let points = points.filter(|(_, it)| !it.rows.is_empty());
+        let charts: Vec<_> = points
+            .map(|(at, point)| {
+                let title =
+                    format!("Latency beside a slow handler, {}", point.name);
+                let counts = "Clients whose messages take no time, beside \
+                              some whose messages take long: so many of the \
+                              former’s came back within this time.";
+                Ok(self.curves(at, point, title, counts))
+            })
+            .collect();
+        if charts.is_empty() {
+            return vec![Err("“Latency beside a slow handler” is not drawn: \
+                             nothing of the scenario slow_handler was \
+                             measured."
+                .to_string())];
+        }
+        charts
+    }
+
+    /// One chart for each load, by how many cores the servers had.
+    fn forms(&self) -> Vec<Result<Chart, String>> {
+        let across = |point: &Point| point.cores.unwrap_or(0) as f64;
+        let points = self.points("forms");
+        let mut loads: Vec<&[String]> =
+            points.iter().map(|(_, it)| &it.args[..]).collect();
+        loads.sort();
+        loads.dedup();
+        let chart = |args: &[String]| {
+            let of = |it: &&(usize, &Point)| it.1.args == args;
+            let points: Vec<_> = points.iter().filter(of).copied().collect();
+            let mut title = "Messages a second, against cores".to_string();
+            if !args.is_empty() {
+                title += &format!(", {}", args.join(" "));
+            }
+            let told = points.iter().filter_map(|(_, point)| {
+                let pinning = point.pinning.as_ref()?;
+                Some(format!(" {}: {pinning}", point.name))
+            });
+            let caption =
+                format!("Higher is better.{}", told.collect::<String>());
+            let mut chart = self.lines_of(
+                "forms",
+                &points,
+                (&title, &caption),
+                (
+                    Axis {
+                        ticks: self.ticks("forms", across, number::count),
+                        ..axis("cores of the server", Kind::Log)
+                    },
+                    Axis {
+                        write: number::plain_brief,
+                        ..axis("messages a second", Kind::Log)
+                    },
+                ),
+                across,
+                |row| Some(throughput(row)),
+            )?;
+            chart.daggers = any_busy(&points);
+            Ok(chart)
+        };
+        match loads.is_empty() {
+            true => vec![Err("“Messages a second, against cores” is not \
+                              drawn: nothing of the scenario forms was \
+                              measured."
+                .to_string())],
+            false => loads.into_iter().map(chart).collect(),
+        }
+    }
+
+    fn curves(
+        &self,
+        at: usize,
+        point: &'a Point,
+        title: String,
+        counts: &str,
+    ) -> Chart {
         let tail = |share: f64| 1.0 / (1.0 - share);
         let mut lines = Vec::new();
         let mut cells = Vec::new();
@@ -703,11 +793,11 @@ impl<'a> Source<'a> {
         let ticks = shares.iter().zip(names);
         let ticks = ticks.map(|(it, name)| (tail(*it), name.to_string()));
         Chart {
-            title: format!("Latency, {}", point.name),
-            caption: "So many of the messages came back within this time, \
-                      counted from when each was due. Each step to the right \
-                      leaves a tenth of them. Lower is better."
-                .to_string(),
+            title,
+            caption: format!(
+                "{counts} Each step to the right leaves a tenth of them. \
+                 Lower is better."
+            ),
             drawing: Drawing::Lines(Lines {
                 x: Axis {
                     ticks: Some(ticks.collect()),
@@ -976,6 +1066,19 @@ fn cpu(row: &Row) -> (Cell, Mark) {
     let told = told(it, number::micros, "µs");
     let cell = Cell::estimate("/cpu_ns_per_message", it, Unit::Micros, false);
     (cell, mark(it, told))
+}
+
+fn throughput(row: &Row) -> (Cell, Mark) {
+    let it = &row.messages_per_second;
+    let busy = row.generator_core_share > BUSY;
+    let told = told(it, number::count, "a second");
+    let cell = Cell::estimate("/messages_per_second", it, Unit::Count, busy);
+    (cell, mark(it, told))
+}
+
+fn any_busy(points: &[(usize, &Point)]) -> bool {
+    let mut rows = points.iter().flat_map(|(_, point)| &point.rows);
+    rows.any(|row| row.generator_core_share > BUSY)
 }
 
 fn mark(it: &Estimate, told: String) -> Mark {

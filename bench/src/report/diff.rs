@@ -133,6 +133,18 @@ pub fn diff(old: &Comparison, new: &Comparison) -> Diff {
             });
             continue;
         }
+        let how = |it: &Point| {
+            let (args, cores) = (it.args.join(" "), it.pinning.iter());
+            cores.fold(args, |args, it| format!("{args} {it}"))
+        };
+        if how(before) != how(after) {
+            diff.differences.push(Difference {
+                what: format!("servers of {}", named(before)),
+                old: how(before),
+                new: how(after),
+            });
+            continue;
+        }
         for row in &before.rows {
             if let Some(now) = same_row(after, &row.model) {
                 let rounds = (old.method.rounds, new.method.rounds);

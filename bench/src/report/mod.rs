@@ -37,11 +37,13 @@ fn parse(text: &str) -> Result<Comparison> {
     let not = "not a comparison that `bench compare --json` has saved";
     let Form { format } = serde_json::from_str(text).context(not)?;
     ensure!(
-        format == FORMAT,
-        "its form is version {format}, and this program knows {FORMAT}: use \
-         the `bench` that wrote it"
+        (1..=FORMAT).contains(&format),
+        "its form is version {format}, and this program knows 1 to {FORMAT}: \
+         use the `bench` that wrote it"
     );
-    serde_json::from_str(text).context(not)
+    let found: Comparison = serde_json::from_str(text).context(not)?;
+    // What an older one does not say is what was the case then.
+    Ok(Comparison { format: FORMAT, ..found })
 }
 
 /// So many of these.

@@ -358,6 +358,10 @@ fn load(comparison: &Comparison, at: usize) -> String {
             shown(&place("size"), load.size as f64, Unit::Bytes)
         ),
     ];
+    if load.loud > 0 {
+        let loud = count("loud", load.loud);
+        parts.push(format!("of the active ones begin with “!”: {loud}"));
+    }
     parts.push(match load.rate {
         Some(rate) => format!(
             "messages a second, whatever comes back: {}",
@@ -370,10 +374,16 @@ fn load(comparison: &Comparison, at: usize) -> String {
         let each = shown(&at, each as f64, Unit::Count);
         parts.push(format!("messages until a connection is closed: {each}"));
     }
-    if let Some(baseline) = &comparison.points[at].baseline {
+    let point = &comparison.points[at];
+    if !point.args.is_empty() {
+        let args = escaped(&point.args.join(" "));
+        parts.push(format!("each server with <code>{args}</code>"));
+    }
+    if let Some(baseline) = &point.baseline {
         parts.push(format!("baseline: {}", escaped(baseline)));
     }
-    parts.join("; ")
+    let pinning = point.pinning.iter().map(|it| format!(". {}", escaped(it)));
+    parts.join("; ") + &pinning.collect::<String>()
 }
 
 #[cfg(test)]

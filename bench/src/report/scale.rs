@@ -108,9 +108,16 @@ fn linear(low: f64, high: f64, wanted: usize) -> Vec<f64> {
     }
     let power = 10f64.powf(least.log10().floor());
     let steps = [1.0, 2.0, 5.0, 10.0].map(|it| it * power);
-    let step = steps.into_iter().find(|it| *it >= least).unwrap_or(least);
-    let first = (low / step).ceil() as i64;
-    let last = (high / step).floor() as i64;
+    let within =
+        |step: f64| ((low / step).ceil() as i64, (high / step).floor() as i64);
+    // Two numbers do not show that an axis is even.
+    let few = |step: f64| within(step).1 - within(step).0 < 2;
+    let step = steps.iter().position(|it| *it >= least).map(|at| {
+        let smaller = few(steps[at]) && at > 0;
+        steps[if smaller { at - 1 } else { at }]
+    });
+    let step = step.unwrap_or(least);
+    let (first, last) = within(step);
     // A product of the step would show its rounding: 3 × 0.1.
     let divisor = (1.0 / step).round();
     let exact = |n: i64| match step < 1.0 {
@@ -176,6 +183,8 @@ mod tests {
         }
         let scale = Scale::over(Kind::Linear, [0.31], 0.0, 100.0);
         assert_eq!(scale.ticks(4), [0.0, 0.1, 0.2, 0.3]);
+        let scale = Scale::over(Kind::Linear, [9.3], 0.0, 100.0);
+        assert_eq!(scale.ticks(4), [0.0, 2.0, 4.0, 6.0, 8.0]);
     }
 
     #[test]

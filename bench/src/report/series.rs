@@ -50,9 +50,15 @@ impl Series {
         format!("s f{} d{}{hollow}", self.family, self.variant % 4)
     }
 
-    /// Every other variant is drawn hollow.
+    /// Every other variant is drawn hollow, and the other ones the next time
+    /// that the dashes come.
     pub fn is_hollow(&self) -> bool {
-        self.variant % 2 == 1
+        (self.variant + self.variant / 4) % 2 == 1
+    }
+
+    /// From the third time on that they come, a bar goes through the mark.
+    pub fn has_bar(&self) -> bool {
+        self.variant / 8 % 2 == 1
     }
 }
 

@@ -485,7 +485,10 @@ fn shape(series: &Series, x: f64, y: f64, size: f64) -> String {
         _ => "m-3.6,0h7.2m-3.6,-3.6v7.2",
     };
     let place = format!("translate({x:.1},{y:.1}) scale({size})");
-    format!("<path class=\"mark\" transform=\"{place}\" d=\"M0,0{path}\"/>")
+    let bar = if series.has_bar() { "M-5.5,0h11" } else { "" };
+    format!(
+        "<path class=\"mark\" transform=\"{place}\" d=\"M0,0{path}{bar}\"/>"
+    )
 }
 
 /// A short line with its mark, for the legend.

@@ -165,9 +165,33 @@ fn notes(point: &Point) -> Vec<String> {
             None => whys.push((&it.why, vec![&it.model])),
         }
     }
-    let told = whys.into_iter();
-    told.map(|(why, models)| format!("  without {}: {why}", listed(&models)))
-        .collect()
+    let mut notes = started(point);
+    notes.extend(
+        whys.iter().map(|(why, models)| {
+            format!("  without {}: {why}", listed(models))
+        }),
+    );
+    notes
+}
+
+/// What was special about these servers, and about their clients.
+fn started(point: &Point) -> Vec<String> {
+    let mut notes = Vec::new();
+    let load = &point.load;
+    if load.loud > 0 {
+        let loud = plural(load.loud, "client begins", "clients begin");
+        let mut note = format!("  {loud} messages with “!”");
+        if load.some_are_loud() {
+            let others = number::count((load.connections - load.loud) as f64);
+            note += &format!("; p50 and p99 are those of the other {others}");
+        }
+        notes.push(note);
+    }
+    if !point.args.is_empty() {
+        notes.push(format!("  each server with {}", point.args.join(" ")));
+    }
+    notes.extend(point.pinning.iter().map(|it| format!("  {it}")));
+    notes
 }
 
 fn fitted(fits: &[&Fit], colour: bool, width: usize) -> String {

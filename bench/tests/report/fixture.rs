@@ -339,7 +339,37 @@ fn point(scenario: &str, name: &str, load: Load, dice: &mut Dice) -> Point {
         baseline: Some(baseline.to_string()),
         rows,
         absent: absent.collect(),
+        args: Vec::new(),
+        cores: None,
+        pinning: None,
     }
+}
+
+/// A point that is for reactors only, and says something to them.
+fn of_reactors(
+    mut point: Point,
+    args: &str,
+    cores: Option<usize>,
+    why: &str,
+) -> Point {
+    let others: Vec<String> = MODELS
+        .iter()
+        .chain(PEERS)
+        .filter(|it| it.binary != "reactor")
+        .map(|it| it.name.to_string())
+        .collect();
+    point.rows.retain(|row| !others.contains(&row.model));
+    let absent = others.into_iter();
+    point.absent =
+        absent.map(|model| Absent { model, why: why.to_string() }).collect();
+    point.baseline = Some("reactor".to_string());
+    point.args = args.split_whitespace().map(str::to_string).collect();
+    point.cores = cores;
+    point.pinning = cores.map(|cores| {
+        let many = if cores == 1 { "core 0" } else { "cores 0-1" };
+        format!("The server had {many}, the generator core 1.")
+    });
+    point
 }
 
 /// A straight line through two of the points; the fixture's points lie on it.
@@ -399,6 +429,23 @@ pub fn comparison() -> Comparison {
     add("bulk", "1 MiB".into(), bulk);
     let rate = Load { rate: Some(20_000.0), ..base };
     add("latency", "20,000 messages a second".into(), rate);
+    let loud = Load { connections: 20, loud: 1, ..base };
+    for sleep in ["0 ms", "10 ms"] {
+        let (name, args) = (format!("sleep {sleep}"), sleep.replace(' ', ""));
+        let point = point("slow_handler", &name, loud, dice);
+        let args = format!("--sleep {args}");
+        let why = "has no slow handler";
+        points.push(of_reactors(point, &args, None, why));
+    }
+    for (args, loud) in [("", 0), ("--work 20us", 64)] {
+        for cores in [1, 2] {
+            let load = Load { connections: 64, loud, ..base };
+            let name = format!("{cores} of the cores{args}");
+            let point = point("forms", &name, load, dice);
+            let why = "is no form of the reactor";
+            points.push(of_reactors(point, args, Some(cores), why));
+        }
+    }
     let scans: Vec<Point> =
         points.iter().filter(|it| it.scenario == "scan").cloned().collect();
     let fits = MODELS.iter().chain(PEERS);

@@ -37,6 +37,8 @@ const TESTS: &[(&str, Test)] = &[
     ("plot_draws_the_same_page", plot_draws_the_same_page),
     ("plot_prints_the_table", plot_prints_the_table),
     ("files_that_are_none_are_named", files_that_are_none_are_named),
+    ("a_file_of_the_first_form_is_read", a_file_of_the_first_form_is_read),
+    ("what_was_said_to_servers_is_told", what_was_said_to_servers_is_told),
     ("table_fits", table_fits),
     ("diff_of_the_same_is_nothing", diff_of_the_same_is_nothing),
     ("diff_finds_the_one_change", diff_finds_the_one_change),
@@ -491,6 +493,26 @@ const CHARTS: &[(&str, [&str; 2], Counts)] = &[
         |point, _| point.scenario == "latency",
     ),
     (
+        "Latency beside a slow handler, sleep 0 ms",
+        ["came back within, µs", "share of the messages"],
+        |point, _| point.name == "sleep 0 ms",
+    ),
+    (
+        "Latency beside a slow handler, sleep 10 ms",
+        ["came back within, µs", "share of the messages"],
+        |point, _| point.name == "sleep 10 ms",
+    ),
+    (
+        "Messages a second, against cores",
+        ["messages a second", "cores of the server"],
+        |point, _| point.scenario == "forms" && point.args.is_empty(),
+    ),
+    (
+        "Messages a second, against cores, --work 20us",
+        ["messages a second", "cores of the server"],
+        |point, _| point.scenario == "forms" && !point.args.is_empty(),
+    ),
+    (
         "System calls a message, busy, 50 connections",
         ["server", "system calls a message"],
         |point, row| point.name == "50 connections" && row.calls.is_some(),
@@ -708,7 +730,7 @@ fn no_two_series_look_alike() -> Result<()> {
         point.rows.retain(|row| row.model == "floor");
     }
     let page = report::page(&few)?;
-    let floor = "class=\"s f6 d3 hollow\"";
+    let floor = "class=\"s f7 d3 hollow\"";
     ensure!(page.contains(floor), "floor looks another");
     ensure!(report::page(&fixture::comparison())?.contains(floor), "here too");
     with_page(|_, document| {
@@ -835,6 +857,8 @@ fn nothing_measured_is_said() -> Result<()> {
         "CPU time a message, large",
         "CPU time a message, churn",
         "CPU time a message, bulk",
+        "Latency beside a slow handler",
+        "Messages a second, against cores",
     ] {
         let sentence = format!("“{chart}” is not drawn: ");
         ensure!(all.contains(&sentence), "not said: {sentence}");
@@ -902,12 +926,12 @@ fn plot_prints_the_table() -> Result<()> {
 fn files_that_are_none_are_named() -> Result<()> {
     let comparison = fixture::comparison();
     let json = serde_json::to_string(&comparison)?;
-    let later = json.replacen("\"format\":1", "\"format\":2", 1);
-    ensure!(later != json, "the fixture's format is not 1");
+    let later = json.replacen("\"format\":2", "\"format\":3", 1);
+    ensure!(later != json, "the fixture's format is not 2");
     let half = &json[..json.len() / 2];
     let (_whole, good) = saved(&json)?;
     for (text, says) in [
-        (&*later, "version 2"),
+        (&*later, "version 3"),
         (half, "not a comparison"),
         ("{\"format\":1}", "not a comparison"),
         ("[1, 2]", "not a comparison"),
@@ -934,6 +958,81 @@ fn files_that_are_none_are_named() -> Result<()> {
     let said = String::from_utf8(output.stderr)?;
     ensure!(output.status.code() == Some(2), "{:?}", output.status);
     ensure!(said.contains("/nowhere/at.html: No such file"), "{said}");
+    Ok(())
+}
+
+/// It had no loud connections, and points without arguments and cores.
+fn a_file_of_the_first_form_is_read() -> Result<()> {
+    let mut comparison = fixture::comparison();
+    comparison.points.retain(|it| it.args.is_empty() && it.cores.is_none());
+    let mut first = serde_json::to_value(&comparison)?;
+    first["format"] = 1.into();
+    for point in first["points"].as_array_mut().context("no points")? {
+        let point = point.as_object_mut().context("no point")?;
+        for name in ["args", "cores", "pinning"] {
+            ensure!(point.remove(name).is_some(), "no {name} to be missed");
+        }
+        let load = point.get_mut("load").and_then(Value::as_object_mut);
+        let loud = load.context("no load")?.remove("loud");
+        ensure!(loud == Some(0.into()), "{loud:?} connections are loud");
+    }
+    let (folder, path) = saved(&first.to_string())?;
+    let read = report::read(Path::new(&path))?;
+    ensure!(read == comparison, "it is read as something else");
+    let page = folder.path().join("page.html").display().to_string();
+    let output = bench(&["plot", &path, "--html", &page])?;
+    ensure!(output.status.success(), "{output:?}");
+    // What is drawn is of this form, and held by it.
+    ensure!(fs::read_to_string(page)? == report::page(&comparison)?);
+    // The book's was measured before there was another.
+    let book =
+        concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/numbers/compare.json");
+    let book = report::read(Path::new(book))?;
+    ensure!(book.points.len() > 15, "{} points", book.points.len());
+    Ok(())
+}
+
+fn what_was_said_to_servers_is_told() -> Result<()> {
+    let comparison = fixture::comparison();
+    let table = report::table(&comparison, false, 1000);
+    let block = |title: &str| {
+        let mut blocks = table.split("\n\n");
+        let found = blocks.find(|it| it.lines().next() == Some(title));
+        found.with_context(|| format!("no {title} in {table}"))
+    };
+    let slow = block("slow_handler, sleep 10 ms")?;
+    let loud = "1 client begins messages with “!”; p50 and p99 are those of \
+                the other 19";
+    for words in [loud, "each server with --sleep 10ms", "has no slow handler"]
+    {
+        ensure!(slow.contains(words), "no '{words}' in {slow}");
+    }
+    let forms = block("forms, 2 of the cores--work 20us")?;
+    let all = "64 clients begin messages with “!”\n";
+    for words in [all, "with --work 20us", "The server had cores 0-1, the"] {
+        ensure!(forms.contains(words), "no '{words}' in {forms}");
+    }
+    ensure!(!block("busy, 50 connections")?.contains("each server with"));
+
+    let page = report::page(&comparison)?;
+    let document = parsed(&page)?;
+    let told = text(document.root());
+    for words in [
+        "of the active ones begin with “!”: 1;",
+        "each server with --sleep 10ms;",
+        "The server had cores 0-1, the generator core 1.",
+    ] {
+        ensure!(told.contains(words), "no '{words}' in the page");
+    }
+
+    // Servers that were started in another way are not compared.
+    let mut new = comparison.clone();
+    let point = new.points.iter_mut().find(|it| it.name == "sleep 10 ms");
+    point.context("no point")?.args[1] = "20ms".to_string();
+    let diff = report::diff(&comparison, &new);
+    let [only] = &*diff.differences else { bail!("{diff}") };
+    ensure!(only.what == "servers of slow_handler, sleep 10 ms", "{only:?}");
+    ensure!(only.new == "--sleep 20ms", "{only:?}");
     Ok(())
 }
 

@@ -223,7 +223,7 @@ fn slow_reader(server: &Server) -> Result<()> {
     let mut clients = [server.client_with(6, &small)?];
     let client = &mut clients[0];
     client.socket.set_nonblocking(true)?;
-    let (port, peer) = (server.addr.port(), client.socket.local_addr()?.port());
+    let peer = client.socket.local_addr()?;
     let (mut idle, mut unread) = (0, u64::MAX);
     while idle < 50 {
         if client.write_some(64 * 1024).is_ok() {
@@ -234,7 +234,7 @@ fn slow_reader(server: &Server) -> Result<()> {
         idle += 1;
         // A server that is slow under strace may still be reading.
         if idle == 50 {
-            let now = unread_by_server(port, peer);
+            let now = unread_by_server(server.addr, peer);
             idle =
                 if std::mem::replace(&mut unread, now) == now { 50 } else { 0 };
         }
