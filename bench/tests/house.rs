@@ -16,13 +16,8 @@ use serde_json::Value;
 /// would hide its model.
 const ALLOWED: &[&str] = &["anyhow", "clap", "echo", "libc", "nix"];
 
-/// What a service that is built on a server's library may use besides: its
-/// protocol is no model's.
-const ALLOWED_FOR_SERVICES: &[(&str, &[&str])] =
-    &[("reactor", &["httparse", "httpdate", "percent-encoding"])];
-
 /// And what its tests and pitfalls may use besides.
-const ALLOWED_FOR_TESTS: &[&str] = &["fastrand", "pitfall", "tempfile"];
+const ALLOWED_FOR_TESTS: &[&str] = &["pitfall"];
 
 /// Neighbours in the order of the lessons, and the most lines that may be
 /// added and removed between their `lib.rs`, white space apart. What is common
@@ -197,11 +192,7 @@ fn servers_depend_on_little(house: &House) -> Result<Option<String>> {
     for server in house.servers() {
         for Dependency { name, for_tests } in &server.dependencies {
             let name = name.as_str();
-            let services = ALLOWED_FOR_SERVICES.iter();
-            let may = *for_tests && ALLOWED_FOR_TESTS.contains(&name)
-                || services
-                    .filter(|(of, _)| *of == server.name)
-                    .any(|(_, more)| more.contains(&name));
+            let may = *for_tests && ALLOWED_FOR_TESTS.contains(&name);
             if !may && !ALLOWED.contains(&name) {
                 wrong.push(format!("{} depends on {name}", server.name));
             }

@@ -68,6 +68,7 @@ fn be_if_asked() -> Option<ExitCode> {
         "watch" => watch::main(),
         "bench" => bench::command::main(),
         "docs" => docs::main(),
+        "http_service" => http_service::main(),
         name => {
             let model = MODELS.iter().find(|model| model.binary == name)?;
             (model.entry)(env::args_os().collect())
@@ -197,8 +198,9 @@ impl Checkout {
         let me = env::current_exe()?;
         let me = me.display();
         let binaries = MODELS.iter().map(|model| model.binary);
-        for name in binaries.chain(["watch", "bench", "docs"]) {
-            let server = MODELS.iter().any(|model| model.binary == name);
+        for name in binaries.chain(["watch", "bench", "docs", "http_service"]) {
+            let server = MODELS.iter().any(|model| model.binary == name)
+                || name == "http_service";
             // Where readers' servers listen, others may listen as well.
             let addr = match server {
                 true => format!("--addr 127.0.0.1:{port}"),
@@ -306,6 +308,10 @@ echo "unknown to this test: cargo $words"
 exit 1
 "#;
 
+/// Programs that are no servers of the table.
+const OTHER_PROGRAMS: &[&str] =
+    &["http_service", "accept_modes", "many_connections"];
+
 /// Also where a hand is needed, and within a sentence: servers, cases and
 /// scenes of that name exist.
 fn names_are_known() -> Result<()> {
@@ -328,7 +334,10 @@ fn names_are_known() -> Result<()> {
                 let known = match pair[0] {
                     "--case" => cases.contains(pair[1]) || pair[1] == "…",
                     "--scene" => is_scene(pair[1]),
-                    "--bin" => MODELS.iter().any(|it| it.binary == pair[1]),
+                    "--bin" => {
+                        MODELS.iter().any(|it| it.binary == pair[1])
+                            || OTHER_PROGRAMS.contains(&pair[1])
+                    }
                     _ => true,
                 };
                 if !known {

@@ -1,6 +1,7 @@
-//! A real service on the library of this crate: HTTP/1.1, which serves the
+//! A real service on the library of the reactor: HTTP/1.1, which serves the
 //! files of a folder and a few resources of its own. `connection.rs` is the
 //! handler; what it does not do with descriptors stands in the other files.
+#![forbid(unsafe_code)]
 
 mod answer;
 mod connection;
@@ -75,7 +76,8 @@ Try:
   http_service --root docs
   curl -i http://127.0.0.1:8080/stats";
 
-fn main() -> ExitCode {
+/// The whole life of the service, by its command line.
+pub fn main() -> ExitCode {
     match run(echo::parse_or_end(NAME)) {
         Ok(summary) => {
             say(summary);

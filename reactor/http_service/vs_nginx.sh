@@ -9,10 +9,10 @@
 # another. nginx is asked twice: once it sends the file with sendfile, which is
 # what it is praised for, and once with read and writev, which suits small ones.
 #
-#   reactor/http_vs_nginx.sh
-#   ROUNDS=20 SECONDS_EACH=1 CONNECTIONS=50 BYTES=1024 reactor/http_vs_nginx.sh
+#   reactor/http_service/vs_nginx.sh
+#   ROUNDS=20 SECONDS_EACH=1 CONNECTIONS=50 BYTES=1024 reactor/http_service/vs_nginx.sh
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 
 ROUNDS=${ROUNDS:-10}
 SECONDS_EACH=${SECONDS_EACH:-2}
@@ -34,7 +34,7 @@ if [ "$(nproc)" -lt 2 ]; then
     echo "needs two cores: one for the server, one for its client" >&2
     exit 1
 fi
-cargo build --quiet --release -p reactor --bin http_service
+cargo build --quiet --release -p http_service
 
 dir=$(mktemp -d)
 ours= nginx=
