@@ -9,7 +9,8 @@
 //!
 //! Fix: tell it so: EPOLLEXCLUSIVE, epoll_ctl(2), wakes one or more, and here
 //! it is one. Or give each a listener of its own: SO_REUSEPORT, socket(7).
-//! The form `threads` of reactor has both (reactor/src/forms/threads.rs).
+//! reactor does either with `--form processes`, by `--accept exclusive` or
+//! `reuseport` (reactor/src/forms/processes/mod.rs).
 #![forbid(unsafe_code)]
 
 use std::fs;
