@@ -14,7 +14,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-ROUNDS=${ROUNDS:-10}
+ROUNDS=${ROUNDS:-12}
 SECONDS_EACH=${SECONDS_EACH:-2}
 CONNECTIONS=${CONNECTIONS:-50}
 BYTES=${BYTES:-1024}
@@ -145,15 +145,13 @@ echo "nginx: $(nginx -v 2>&1 | sed 's/.*: //'); $BYTES bytes," \
     "$CONNECTIONS connections, $ROUNDS rounds of $SECONDS_EACH s each"
 for round in $(seq "$ROUNDS"); do
     # Who comes first changes: the machine may be getting busier.
-    if [ $((round % 2)) = 1 ]; then
-        turn http_service "$ours" "$ours_url"
-        turn nginx "$nginx" "$nginx_url"
-        turn nginx_copied "$nginx" "$copied_url"
-    else
-        turn nginx_copied "$nginx" "$copied_url"
-        turn nginx "$nginx" "$nginx_url"
-        turn http_service "$ours" "$ours_url"
-    fi
+    for place in 0 1 2; do
+        case $(((round + place) % 3)) in
+        0) turn http_service "$ours" "$ours_url" ;;
+        1) turn nginx "$nginx" "$nginx_url" ;;
+        2) turn nginx_copied "$nginx" "$copied_url" ;;
+        esac
+    done
 done
 
 # median FILE COLUMN: lowest, median, highest.
@@ -174,7 +172,7 @@ for name in http_service nginx nginx_copied; do
     read -r low middle high < <(median "$dir/turns/$name" 2)
     printf '%-14s %28s %28s\n' "$name" "$rates" "$middle ($low..$high)"
 done
-# The ratio of each round's two turns: what slows both down is in neither.
+# The ratio of a round's two turns: what slows both down is in neither.
 for name in nginx nginx_copied; do
     paste "$dir/turns/http_service" "$dir/turns/$name" |
         awk '{ print $1 / $3 * 1000, $2 / $4 * 1000 }' > "$dir/turns/ratios"

@@ -846,7 +846,8 @@ fn a_request_may_come_byte_by_byte() {
     let mut client = service.client();
     client.socket.set_nodelay(true).unwrap();
     let post = "POST /echo HTTP/1.1\r\nHost: a\r\n\
-                Transfer-Encoding: chunked\r\n\r\n3;a\r\nabc\r\n0\r\nB: c\r\n\r\n";
+                Transfer-Encoding: chunked\r\n\r\n\
+                3;a\r\nabc\r\n0\r\nB: c\r\n\r\n";
     for byte in format!("\r\n{post}\r\n\r\n{post}").bytes() {
         client.send([byte]);
         thread::sleep(Duration::from_micros(300));
