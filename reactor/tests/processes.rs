@@ -299,6 +299,8 @@ fn a_new_worker_serves_when_all_others_have_been_killed() {
         for pid in &old {
             kill(Pid::from_raw(*pid), Signal::SIGKILL).expect("it lives");
         }
+        // A client that had been passed to one of them would end with it.
+        until("both have ended", || left_of(&old).is_empty());
         // It waits in a queue for the next worker.
         let client = server.connect();
         round_trip(&client).expect("it echoes");
