@@ -17,7 +17,7 @@ use crate::reactor::{Handler, Next, Reactor};
 use crate::timers::Timer;
 
 /// Takes clients from the accept queue, and gives each to `accepted`.
-pub struct Acceptor<F, W> {
+pub struct Acceptor<F, W: Watch> {
     listener: Listener,
     accepted: F,
     /// How many clients other reactors have.
@@ -28,6 +28,8 @@ pub struct Acceptor<F, W> {
     mutex: Option<AcceptMutex>,
     /// Nobody else is woken for the client that it is woken for.
     alone: bool,
+    /// Its listener is one of the model's own making.
+    own: bool,
     /// When it looks again whether it may accept.
     timer: Option<Timer>,
     watch: W,
@@ -61,6 +63,7 @@ impl<F, W: Watch> Acceptor<F, W> {
             seat: None,
             mutex: None,
             alone: false,
+            own: false,
             timer: None,
             watch,
         })
@@ -83,6 +86,12 @@ impl<F, W: Watch> Acceptor<F, W> {
     /// each wait: [`Reactor::ask_before_waits`].
     pub fn taking(mut self, mutex: AcceptMutex) -> Self {
         self.mutex = Some(mutex);
+        self
+    }
+
+    /// The model has made this listener, so its close is watched like others.
+    pub fn of_own_making(mut self) -> Self {
+        self.own = true;
         self
     }
 
@@ -161,6 +170,24 @@ impl<F, W: Watch> Acceptor<F, W> {
         }
         Next::Room
     }
+}
+
+impl<F, W: Watch> Drop for Acceptor<F, W> {
+    fn drop(&mut self) {
+        if self.own {
+            close(&mut self.listener, self.watch);
+        }
+    }
+}
+
+/// Closes a listener that the model has made.
+pub fn close<W: Watch>(listener: &mut Listener, watch: W) {
+    let fd = listener.fd();
+    let close = || {
+        listener.close();
+        Ok(())
+    };
+    watch.ask("close", fd, close).ok();
 }
 
 impl<C, F, W> Handler<C> for Acceptor<F, W>

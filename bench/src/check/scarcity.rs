@@ -193,6 +193,8 @@ fn injected_accept_errors(context: &Context) -> Result<Outcome> {
     ];
     let mut all = 0;
     let mut server = context.start()?;
+    // Who is served is served by processes that are there to be attached to.
+    server.client(0)?.finish()?;
     for (error, last) in errors {
         let calls = "?accept,?accept4";
         let saboteur = match Saboteur::every_other(&server, calls, error, last)?

@@ -64,7 +64,7 @@ const KERNEL: &[(&str, &[&str])] = &[
 ];
 
 /// Calls of the kernel's record that are not the model's: the name, what their
-/// arguments contain (`LISTENER`: begin with a listener), and why.
+/// arguments contain (`LISTENER`: begin with the listener), and why.
 const LEFT_OUT: &[(&str, &str, &str)] = &[
     ("fcntl", "F_GETFD", "std's debug builds look before every close"),
     ("close", LISTENER, "echo's at a stop; a forked child's at once"),
@@ -145,7 +145,7 @@ fn watching_is_true(model: &Model) -> Result<()> {
     session(&tracing.server, model).context("the session")?;
     let threads = tracing.stop()?;
     let text = fs::read_to_string(tracing.folder.path().join("watch"))?;
-    let Told { record: told, listeners, own, operations, cpu } = told(&text)?;
+    let Told { record: told, listener, own, operations, cpu } = told(&text)?;
     ensure!(
         cpu.slept() || model.limits.burns_core,
         "every long call is said to have been on a CPU"
@@ -159,7 +159,7 @@ fn watching_is_true(model: &Model) -> Result<()> {
     operations::compare(&operations, &threads)?;
     operations::every_lie_is_noticed(&operations, &threads)?;
     let signals = told.values().flatten().any(is_signal);
-    let kernel = kernel(&threads, &listeners, &own, signals)?;
+    let kernel = kernel(&threads, listener, &own, signals)?;
     let steps: usize = kernel.values().map(Vec::len).sum();
     ensure!(steps > 100, "a session of {steps} calls shows little");
     ensure_rich(&kernel, &threads, model)?;
@@ -279,8 +279,7 @@ fn ensure_rich(
 /// What the server says that it did.
 struct Told {
     record: Record,
-    /// Those that `listen` was called for, the first before all else.
-    listeners: Vec<i64>,
+    listener: i64,
     /// Descriptors by which its own threads, or the kernel, tell it something.
     own: Vec<i64>,
     /// What it let others do; no calls of its own.
@@ -299,7 +298,7 @@ const SIGNALFD_SIGINFO: i64 = 128;
 
 fn told(text: &str) -> Result<Told> {
     let mut record = Record::new();
-    let mut listeners = Vec::new();
+    let mut listener = None;
     let (mut own, mut operations) = (Vec::new(), Vec::new());
     let (mut read, mut signals) = (0, 0);
     let mut cpu = Cpu::default();
@@ -307,7 +306,7 @@ fn told(text: &str) -> Result<Told> {
         let object: Value = serde_json::from_str(line)
             .with_context(|| format!("the record's line '{line}'"))?;
         if object.get("start").is_some() {
-            listeners.extend(object["listener"].as_i64());
+            listener = object["listener"].as_i64();
         } else if object.get("summary").is_none() {
             let tid = object["tid"].as_i64().context("no tid")?;
             cpu.add(&object)
@@ -317,9 +316,6 @@ fn told(text: &str) -> Result<Told> {
             }
             if object["peer"] == COMPLETIONS {
                 read += object["ret"].as_i64().unwrap_or(0);
-            }
-            if object["call"] == "listen" {
-                listeners.extend(object["fd"].as_i64());
             }
             match object["verb"].as_str() {
                 Some("submit" | "complete") => {
@@ -348,8 +344,8 @@ fn told(text: &str) -> Result<Told> {
         signals == 0 || read == signals * SIGNALFD_SIGINFO,
         "{read} bytes were read for {signals} signals"
     );
-    ensure!(!listeners.is_empty(), "the record does not name the listener");
-    Ok(Told { record, listeners, own, operations, cpu })
+    let listener = listener.context("the record does not name the listener")?;
+    Ok(Told { record, listener, own, operations, cpu })
 }
 
 fn told_step(object: &Value) -> Result<Step> {
@@ -383,7 +379,7 @@ fn told_step(object: &Value) -> Result<Step> {
 /// by signals does not tell of those that come.
 fn kernel(
     threads: &strace::Threads,
-    listeners: &[i64],
+    listener: i64,
     own: &[i64],
     signals: bool,
 ) -> Result<Record> {
@@ -394,7 +390,7 @@ fn kernel(
             let moves = matches!(&*it.call, "read" | "write");
             let own =
                 moves && number(&it.args).is_some_and(|fd| own.contains(&fd));
-            if (is_in_scope(it) || own) && !left_out(it, listeners) {
+            if (is_in_scope(it) || own) && !left_out(it, listener) {
                 steps.push(step(it));
             }
             let takes = it.call.starts_with("rt_sigtimedwait");
@@ -431,11 +427,8 @@ fn is_in_scope(call: &Traced) -> bool {
         || BY_NAME.contains(&&*call.call)
 }
 
-fn left_out(call: &Traced, listeners: &[i64]) -> bool {
-    let on_listener = || {
-        let is = |it: &i64| call.args.starts_with(&format!("{it}<socket:"));
-        listeners.iter().any(is)
-    };
+fn left_out(call: &Traced, listener: i64) -> bool {
+    let on_listener = || call.args.starts_with(&format!("{listener}<socket:"));
     LEFT_OUT.iter().any(|(name, contains, _)| {
         let found = match *contains {
             LISTENER => on_listener(),
@@ -660,7 +653,7 @@ exit_group(0)                           = ?
 
 fn sample() -> Result<Vec<Step>> {
     let threads = [(1, strace::parse(SAMPLE)?)].into();
-    Ok(kernel(&threads, &[3], &[], true)?.remove(&1).unwrap_or_default())
+    Ok(kernel(&threads, 3, &[], true)?.remove(&1).unwrap_or_default())
 }
 
 fn strace_is_read_right() -> Result<(), Failed> {

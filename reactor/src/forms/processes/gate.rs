@@ -24,13 +24,13 @@ impl Gate {
         let Gate { ready, open: (mut opened, writer) } = self;
         drop((ready, writer));
         // There is nothing to read but the end.
-        opened.read(&mut [0]).ok();
+        opened.read_exact(&mut [0]).ok();
     }
 
     /// In the master: all workers are ready or dead, and go on.
     pub fn open(self) {
         let Gate { ready: (mut all_ready, writer), open: _open } = self;
         drop(writer);
-        all_ready.read(&mut [0]).ok();
+        all_ready.read_exact(&mut [0]).ok();
     }
 }

@@ -13,12 +13,12 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use echo::{Listener, StopFd, Watch};
+use echo::{Fd, Listener, StopFd, Watch};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use crate::acceptor::Acceptor;
+use crate::acceptor::{Acceptor, close};
 use crate::board::{Board, SEATS};
 use crate::flags::{Accept, Flags};
 use crate::reactor::{Id, Never, Reactor};
@@ -94,7 +94,7 @@ pub fn serve<W: Watch>(
     // Who has seen one worker stop must not be served by another.
     crew.board.close();
     crew.tell_all(Signal::SIGTERM);
-    crew.listeners.clear();
+    crew.close_listeners();
     // A second signal ends all of this.
     while !crew.workers.is_empty() && master.grace() > Some(Duration::ZERO) {
         master.turn()?;
@@ -154,6 +154,8 @@ struct Crew<W: Watch> {
     board: &'static Board,
     /// One for all, or one for each place, or none: the master has it.
     listeners: Vec<Listener>,
+    /// The number of the one that the server was started with.
+    first: Fd,
     dealer: Option<Rc<RefCell<Dealer<W>>>>,
     buffer: usize,
     stop: StopFd,
@@ -208,6 +210,7 @@ impl<W: Watch> Crew<W> {
             workers: Vec::new(),
             board: Board::new(),
             listeners: Vec::new(),
+            first: listener.fd(),
             dealer: (accept == Accept::Passed).then(dealer),
             buffer: listener.buffer(),
             stop: stop.for_child()?,
@@ -264,9 +267,11 @@ impl<W: Watch> Crew<W> {
             Some(end) => Clients::Master(end),
             None => {
                 let own = place.min(self.listeners.len() - 1);
-                Clients::Listener(self.listeners.swap_remove(own))
+                let listener = self.listeners.remove(own);
+                Clients::Listener { listener, made: own > 0 }
             }
         };
+        self.close_listeners();
         Worker {
             number: place + 1,
             clients,
@@ -277,6 +282,15 @@ impl<W: Watch> Crew<W> {
             stop: self.stop,
             flags: self.flags,
             watch: self.watch,
+        }
+    }
+
+    /// The first one was there before all this, and is closed as everywhere.
+    fn close_listeners(&mut self) {
+        for mut listener in self.listeners.drain(..) {
+            if listener.fd() != self.first {
+                close(&mut listener, self.watch);
+            }
         }
     }
 

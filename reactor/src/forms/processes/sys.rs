@@ -45,7 +45,7 @@ pub fn exit(code: i32) -> ! {
 /// this process could take it: unix(7), SCM_RIGHTS.
 pub fn receive(
     from: BorrowedFd<'_>,
-    space: &mut Vec<u8>,
+    space: &mut [u8],
 ) -> nix::Result<(usize, Option<OwnedFd>)> {
     let mut byte = [0];
     let mut bytes = [IoSliceMut::new(&mut byte)];

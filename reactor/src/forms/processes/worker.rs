@@ -40,7 +40,11 @@ pub struct Worker<W: Watch> {
 
 /// Where a worker's clients come from.
 pub enum Clients<W: Watch> {
-    Listener(Listener),
+    /// `made`: beside the one that the server was started with.
+    Listener {
+        listener: Listener,
+        made: bool,
+    },
     Master(Socket<W>),
 }
 
@@ -60,7 +64,7 @@ impl<W: Watch> Worker<W> {
     fn serve(self) -> Result<()> {
         let Worker { seat, watch, ref flags, .. } = self;
         let demultiplexer = match (&self.clients, flags.accept()) {
-            (Clients::Listener(listener), Accept::Exclusive) => {
+            (Clients::Listener { listener, .. }, Accept::Exclusive) => {
                 flags.exclusive(listener.fd(), watch)?
             }
             _ => flags.demultiplexer(watch)?,
@@ -78,9 +82,12 @@ impl<W: Watch> Worker<W> {
                 reactor.attach(Door::new(end, seat, entered, watch))?;
                 None
             }
-            Clients::Listener(listener) => {
+            Clients::Listener { listener, made } => {
                 let mut acceptor =
                     Acceptor::new(listener, entered, watch)?.seated(seat);
+                if made {
+                    acceptor = acceptor.of_own_making();
+                }
                 if mutex {
                     acceptor = acceptor.taking(self.board.mutex());
                 }
