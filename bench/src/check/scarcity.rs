@@ -328,7 +328,9 @@ fn idle_cpu(context: &Context) -> Result<Outcome> {
         ensure!(share > 0.0, "{seen}, though its row says that it wakes up");
         ensure!(share <= 0.6, "{seen}: its pause does not rest");
     } else {
-        ensure!(share <= 0.02, "{seen}: it should sleep");
+        // One that spins may get nothing beside others.
+        let sleeps = share <= 0.02 && wanted <= 0.5;
+        ensure!(sleeps, "{seen}: it should sleep");
     }
     for client in &mut clients {
         client.round_trip(64)?;

@@ -33,7 +33,7 @@ pub use sockets::{
     CLOSE_WAIT, ESTABLISHED, LISTEN, TIME_WAIT, sockets_of, unread_by_server,
 };
 
-use observe::{is_in_group, tree_of, wants_of};
+use observe::{is_in_group, is_runnable, tree_of, wants_of};
 
 use crate::models::{Limits, Model, PerClient};
 use crate::sys;
@@ -626,8 +626,14 @@ impl Server {
         let passed = begin.elapsed().as_secs_f64();
         let used = self.cpu().saturating_sub(cpu).as_secs_f64() / passed;
         let since = |(tid, wants): (i32, Duration)| {
-            let before = before.get(&tid).copied().unwrap_or_default();
-            wants.saturating_sub(before).as_secs_f64() / passed
+            match before.get(&tid) {
+                // A wait counts when it is over; this one is as long as that.
+                Some(&before) if before == wants && is_runnable(tid) => 1.0,
+                Some(&before) => {
+                    wants.saturating_sub(before).as_secs_f64() / passed
+                }
+                None => wants.as_secs_f64() / passed,
+            }
         };
         let wanted = wants().into_iter().map(since).fold(used, f64::max);
         CoreShare { used, wanted }

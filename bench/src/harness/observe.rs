@@ -224,9 +224,9 @@ pub(crate) fn cpu_of(pid: i32) -> Duration {
         .map_or(Duration::ZERO, Duration::from)
 }
 
-/// How long each of its threads has run, or has waited for a core, ready to
-/// run: the first two numbers of schedstat (Documentation/scheduler/
-/// sched-stats). None where the kernel keeps no such numbers.
+/// How long each of its threads has run or waited for a core, ready to run:
+/// the first two numbers of schedstat (Documentation/scheduler/sched-stats).
+/// None where the kernel keeps no such numbers.
 pub(crate) fn wants_of(of: &Entry) -> Vec<(i32, Duration)> {
     let wants = |tid: i32| -> Option<(i32, Duration)> {
         let path = format!("/proc/{}/task/{tid}/schedstat", of.pid);
@@ -236,6 +236,13 @@ pub(crate) fn wants_of(of: &Entry) -> Vec<(i32, Duration)> {
         Some((tid, Duration::from_nanos(numbers.iter().sum())))
     };
     tasks_of(of).into_iter().filter_map(wants).collect()
+}
+
+/// Whether a thread runs, or would if it had a core.
+pub(crate) fn is_runnable(tid: i32) -> bool {
+    let text = proc_text(&format!("/proc/{tid}/stat")).unwrap_or_default();
+    let state = text.rsplit_once(')').map(|(_, rest)| rest.trim_start());
+    state.is_some_and(|rest| rest.starts_with('R'))
 }
 
 fn memory_of(pid: i32) -> u64 {
