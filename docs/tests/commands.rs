@@ -33,7 +33,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const PORT: &str = "7007";
 
 /// Tools that blocks use, and that a machine may lack.
-const TOOLS: &[&str] = &["bash", "nc", "ss", "ps", "prlimit", "time"];
+const TOOLS: &[&str] =
+    &["bash", "curl", "nc", "pkill", "prlimit", "ps", "ss", "time", "timeout"];
 
 fn main() -> ExitCode {
     if let Some(code) = be_if_asked() {
@@ -199,8 +200,7 @@ impl Checkout {
         let me = me.display();
         let binaries = MODELS.iter().map(|model| model.binary);
         for name in binaries.chain(["watch", "bench", "docs", "http_service"]) {
-            let server = MODELS.iter().any(|model| model.binary == name)
-                || name == "http_service";
+            let server = MODELS.iter().any(|model| model.binary == name);
             // Where readers' servers listen, others may listen as well.
             let addr = match server {
                 true => format!("--addr 127.0.0.1:{port}"),

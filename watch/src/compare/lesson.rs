@@ -48,6 +48,7 @@ pub fn lesson(row: &Row) -> Lesson {
         "reactor-futures" => dispatches(row, "the tasks that it wakes"),
         "reactor-pool" => by_workers(row),
         "reactor-threads" => many_reactors(row),
+        name if name.starts_with("reactor-processes") => many_workers(row),
         _ => plain(row),
     }
 }
@@ -369,6 +370,24 @@ fn many_reactors(row: &Row) -> Lesson {
         format!(
             "{before} threads became {with}; client 1 was answered in {first} \
              ms"
+        ),
+    )
+}
+
+fn many_workers(row: &Row) -> Lesson {
+    let (rest, crowd) = (&row.cost.at_rest, &row.cost.crowd);
+    let (before, with) = (rest.processes, crowd.processes);
+    let first = millis(row.cost.answers.talker_first);
+    Lesson::of(
+        with == before && before > 2 && answered_in_time(row),
+        format!(
+            "{with} processes before the clients came and after: a master that \
+             looks after the others, and workers with a reactor each, of which \
+             one answered client 1 in {first} ms"
+        ),
+        format!(
+            "{before} processes became {with}; client 1 was answered in \
+             {first} ms"
         ),
     )
 }
