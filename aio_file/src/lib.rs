@@ -315,6 +315,10 @@ impl<W: Watch> EventLoop<W> {
     /// own FIN is dropped: closing with bytes unread would reset them.
     fn on_stop(&mut self) {
         self.stop.take();
+        // It may have gone to a thread of glibc's, which sends it here.
+        if !self.stop.asked() {
+            return;
+        }
         for fd in self.operations.all_waiting() {
             self.list.set(fd, READ);
         }

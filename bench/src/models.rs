@@ -289,14 +289,14 @@ pub static MODELS: &[Model] = &[
         binary: "reactor",
         args: &["--form", "processes", "--workers", "2"],
         entry: echo::main::<reactor::Server>,
-        summary: "a master and two workers, each a reactor; a client wakes one",
+        summary: "a master and two workers with a reactor each; one is woken",
         sleeps_in: "epoll_wait",
         limits: NO_LIMITS,
         try_it: "nc in two terminals; kill -9 one of the two workers",
         see: "one nc ends, the other goes on; a new worker takes the place",
     },
     Model {
-        name: "reactor-processes-shared",
+        name: "reactor-shared",
         binary: "reactor",
         args: &["--form", "processes", "--workers", "2", "--accept", "shared"],
         entry: echo::main::<reactor::Server>,
@@ -307,7 +307,7 @@ pub static MODELS: &[Model] = &[
         see: "both workers wake; who comes too late finds nobody in the queue",
     },
     Model {
-        name: "reactor-processes-mutex",
+        name: "reactor-mutex",
         binary: "reactor",
         args: &["--form", "processes", "--workers", "2", "--accept", "mutex"],
         entry: echo::main::<reactor::Server>,
@@ -318,7 +318,7 @@ pub static MODELS: &[Model] = &[
         see: "one worker gets nearly all clients; the other asks now and then",
     },
     Model {
-        name: "reactor-processes-reuseport",
+        name: "reactor-reuseport",
         binary: "reactor",
         args: &[
             "--form",
@@ -336,7 +336,7 @@ pub static MODELS: &[Model] = &[
         see: "about half of them wait: the kernel had dealt them to that one",
     },
     Model {
-        name: "reactor-processes-passed",
+        name: "reactor-passed",
         binary: "reactor",
         args: &["--form", "processes", "--workers", "2", "--accept", "passed"],
         entry: echo::main::<reactor::Server>,

@@ -30,7 +30,7 @@ const NEIGHBOURS: &[(&str, &str, u32, u32)] = &[
     ("epoll_lt", "epoll_et", 25, 25),
     // Beside the chain: each with the one that it is best read next to.
     ("nonblocking_poll", "signal_driven", 120, 70),
-    ("poll_server", "aio_file", 145, 20),
+    ("poll_server", "aio_file", 147, 20),
 ];
 
 /// The widest line of a server: two columns stand side by side.

@@ -38,7 +38,7 @@ pub struct Event {
     /// Of `Ready`: how many entries the server had to look through. Of a
     /// signal: its `si_band`.
     pub scanned: u32,
-    /// Of an operation: where in its file.
+    /// Of an operation: where in its file. Of `Name`: which client it is, or 0.
     pub offset: u64,
     /// The call's name; of `Name`, the descriptor's; of a signal, its own.
     pub call: [u8; CALL_LENGTH],
@@ -60,8 +60,8 @@ pub enum Kind {
     After,
     /// What the last wait of this thread found.
     Ready,
-    /// What a descriptor is there for, which is neither a client's nor the
-    /// listener's: `fd`, and `call`.
+    /// What a descriptor is there for, which was not accepted here: `fd`, and
+    /// `call`; or the client that it is, `offset`.
     Name,
 }
 

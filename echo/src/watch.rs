@@ -26,6 +26,10 @@ pub trait Watch: Copy + Send + Sync + 'static {
     /// the listener's.
     fn name(&self, fd: Fd, name: &'static str);
 
+    /// Says that a descriptor is a client that another process has accepted:
+    /// of all that it accepted, the one of this number.
+    fn client(&self, fd: Fd, number: u64);
+
     /// A signal came, with these fields of its siginfo_t (sigaction(2)).
     /// Allowed in a signal handler.
     fn signal(&self, signal: &Came);
@@ -219,6 +223,9 @@ impl Watch for Unwatched {
     fn name(&self, _: Fd, _: &'static str) {}
 
     #[inline(always)]
+    fn client(&self, _: Fd, _: u64) {}
+
+    #[inline(always)]
     fn signal(&self, _: &Came) {}
 }
 
@@ -320,6 +327,12 @@ impl Watch for Watched {
 
     fn name(&self, fd: Fd, name: &'static str) {
         self.write(&Event::new(Kind::Name, Verb::Ask, name, fd, now()));
+    }
+
+    fn client(&self, fd: Fd, number: u64) {
+        let mut event = Event::new(Kind::Name, Verb::Ask, "", fd, now());
+        event.offset = number;
+        self.write(&event);
     }
 
     fn signal(&self, signal: &Came) {

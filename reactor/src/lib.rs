@@ -11,6 +11,7 @@ mod forms;
 mod reactor;
 mod signals;
 mod sys;
+mod table;
 mod timers;
 mod waker;
 

@@ -13,6 +13,7 @@ use echo::{Gone, Scratch, Timeout};
 use crate::demultiplexer::{
     Demultiplexer, Event, Interest, RegisterError, Token,
 };
+use crate::table::Table;
 use crate::timers::{Own, Timer, Timers};
 
 /// What happens at one descriptor, and to its owner. A turn does what can be
@@ -119,9 +120,7 @@ pub struct Counters {
 /// Waits for the descriptors of its handlers, and calls them.
 pub struct Reactor<C: Handler> {
     demultiplexer: Box<dyn Demultiplexer>,
-    /// Indexed by token.
-    slots: Vec<Option<Slot<C>>>,
-    free: Vec<Token>,
+    slots: Table<Slot<C>>,
     connections: usize,
     events: Vec<Event>,
     /// Who may have more to do at once, which no further edge will tell.
@@ -175,8 +174,7 @@ impl<C: Handler> Reactor<C> {
     ) -> Self {
         Reactor {
             demultiplexer,
-            slots: Vec::with_capacity(64),
-            free: Vec::with_capacity(64),
+            slots: Table::default(),
             connections: 0,
             events: Vec::with_capacity(256),
             again: Vec::with_capacity(64),
@@ -364,7 +362,7 @@ impl<C: Handler> Reactor<C> {
 
     /// Stops a handler's timer; returns whether it was still to come.
     pub fn cancel(&mut self, id: Id, timer: Timer) -> bool {
-        let Some(slot) = slot_of(&mut self.slots, id.token) else {
+        let Some(slot) = self.slots.get_mut(id.token) else {
             return false;
         };
         slot.serial == id.serial && self.timers.cancel(&mut slot.timers, timer)
@@ -384,8 +382,8 @@ impl<C: Handler> Reactor<C> {
     /// an end, or an urgent byte, before which a read stops short (tcp(7)). If
     /// not, a read that brings less than was asked for has emptied it.
     pub fn may_hold_more(&self) -> bool {
-        let slot = self.slots.get(self.current.token as usize);
-        slot.and_then(Option::as_ref).is_none_or(|slot| slot.more)
+        let slot = self.slots.get(self.current.token);
+        slot.is_none_or(|slot| slot.more)
     }
 
     /// The call that it waits in.
@@ -417,7 +415,7 @@ impl<C: Handler> Reactor<C> {
     /// to stop; connections have so much time to end.
     pub fn stop(&mut self, grace: Duration) {
         self.deadline = Some(self.now() + grace);
-        for token in 0..self.slots.len() as Token {
+        for token in 0..self.slots.end() {
             self.call(token, |it, reactor| it.handler()?.stopping(reactor));
         }
     }
@@ -453,23 +451,17 @@ impl<C: Handler> Reactor<C> {
         fd: BorrowedFd<'_>,
         interest: Interest,
     ) -> Result<Id, RegisterError> {
-        let token = match self.free.last() {
-            Some(token) => *token,
-            None => self.slots.len() as Token,
-        };
+        let token = self.slots.next();
         self.demultiplexer.register(fd, token, interest)?;
-        if self.free.pop().is_none() {
-            self.slots.push(None);
-        }
         self.serial += 1;
         let id = Id { token, serial: self.serial };
-        self.slots[token as usize] = Some(Slot {
+        self.slots.insert(Slot {
             owner: Owner::Busy,
             interest,
             again: 0,
             more: true,
             serial: self.serial,
-            timers: Own::new(),
+            timers: Own::default(),
         });
         Ok(id)
     }
@@ -486,7 +478,7 @@ impl<C: Handler> Reactor<C> {
     }
 
     fn slot(&mut self, token: Token) -> Option<&mut Slot<C>> {
-        slot_of(&mut self.slots, token)
+        self.slots.get_mut(token)
     }
 
     fn is_there(&mut self, id: Id) -> bool {
@@ -599,7 +591,7 @@ impl<C: Handler> Reactor<C> {
         next: Result<Next, Gone>,
     ) {
         let edges = self.demultiplexer.tells_changes();
-        let Some(slot) = slot_of(&mut self.slots, token) else { return };
+        let Some(slot) = self.slots.get_mut(token) else { return };
         let (wanted, again) = match next {
             Ok(Next::Same) => {
                 slot.owner = owner;
@@ -640,9 +632,8 @@ impl<C: Handler> Reactor<C> {
     /// The only way out: what was known of it is forgotten, and then it is
     /// closed.
     fn close(&mut self, token: Token, owner: Owner<C>) {
-        if let Some(slot) = self.slots[token as usize].take() {
+        if let Some(slot) = self.slots.remove(token) {
             self.timers.cancel_all(slot.timers);
-            self.free.push(token);
         }
         let fd = owner.fd().as_raw_fd();
         match owner {
@@ -670,7 +661,7 @@ impl<C: Handler> Reactor<C> {
         at: Instant,
         period: Option<Duration>,
     ) -> Option<Timer> {
-        let slot = slot_of(&mut self.slots, id.token)?;
+        let slot = self.slots.get_mut(id.token)?;
         let own = &mut slot.timers;
         (slot.serial == id.serial)
             .then(|| self.timers.start(own, id.token, at, period))
@@ -685,7 +676,7 @@ impl<C: Handler> Reactor<C> {
         let now = self.now();
         for _ in 0..self.timers.len() {
             let Some(due) = self.timers.due(now) else { return };
-            let Some(slot) = slot_of(&mut self.slots, due.token) else {
+            let Some(slot) = self.slots.get_mut(due.token) else {
                 return;
             };
             self.timers.over(&mut slot.timers, due.timer, now);
@@ -710,13 +701,6 @@ impl Handler for Never {
     }
 }
 
-fn slot_of<C: Handler>(
-    slots: &mut [Option<Slot<C>>],
-    token: Token,
-) -> Option<&mut Slot<C>> {
-    slots.get_mut(token as usize)?.as_mut()
-}
-
 impl<C: Handler> Owner<C> {
     /// For what happens seldom: readiness is dispatched without a detour.
     fn handler(&mut self) -> Result<&mut dyn Handler<C>, Gone> {
@@ -739,7 +723,7 @@ impl<C: Handler> Owner<C> {
 impl<C: Handler> Drop for Reactor<C> {
     /// Whoever is still there is closed as well.
     fn drop(&mut self) {
-        for token in 0..self.slots.len() as Token {
+        for token in 0..self.slots.end() {
             self.call(token, |_, _| Err(Gone));
         }
     }

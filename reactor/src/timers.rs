@@ -31,8 +31,24 @@ struct Entry {
     period: Option<Duration>,
 }
 
-/// The timers of one handler, and when each is due.
-pub(crate) type Own = Vec<(Timer, Instant)>;
+/// The timers of one handler, and when each is due. Most have none, or one for
+/// all their life: an empty list is one word.
+#[derive(Default)]
+#[expect(clippy::box_collection, reason = "one word, where a Vec has three")]
+pub(crate) struct Own(Option<Box<Vec<(Timer, Instant)>>>);
+
+impl Own {
+    fn push(&mut self, timer: Timer, due: Instant) {
+        self.0.get_or_insert_default().push((timer, due));
+    }
+
+    /// Takes this one out, and says when it is due.
+    fn take(&mut self, timer: Timer) -> Option<Instant> {
+        let all = self.0.as_mut()?;
+        let at = all.iter().position(|(it, _)| *it == timer)?;
+        Some(all.swap_remove(at).1)
+    }
+}
 
 impl Timers {
     /// When the first one is due.
@@ -60,17 +76,14 @@ impl Timers {
 
     /// Stops one of the handler's own, if it is not over.
     pub fn cancel(&mut self, own: &mut Own, timer: Timer) -> bool {
-        let Some(at) = own.iter().position(|(it, _)| *it == timer) else {
-            return false;
-        };
-        let (_, due) = own.swap_remove(at);
+        let Some(due) = own.take(timer) else { return false };
         self.remove(due, timer);
         true
     }
 
     /// Stops all of a handler that is gone.
     pub fn cancel_all(&mut self, own: Own) {
-        for (timer, due) in own {
+        for (timer, due) in own.0.into_iter().flat_map(|all| *all) {
             self.remove(due, timer);
         }
     }
@@ -85,10 +98,7 @@ impl Timers {
     /// It has been due: a periodic one is started again for the next time that
     /// lies ahead, however many have been missed.
     pub fn over(&mut self, own: &mut Own, timer: Timer, now: Instant) {
-        let Some(at) = own.iter().position(|(it, _)| *it == timer) else {
-            return;
-        };
-        let (_, due) = own.swap_remove(at);
+        let Some(due) = own.take(timer) else { return };
         let Some(entry) = self.remove(due, timer) else { return };
         if let Some(period) = entry.period {
             let late = now.saturating_duration_since(due);
@@ -101,7 +111,7 @@ impl Timers {
     fn insert(&mut self, own: &mut Own, timer: Timer, at: Instant, it: Entry) {
         self.by_time.insert((at, timer), it);
         self.next = Some(self.next.map_or(at, |next| next.min(at)));
-        own.push((timer, at));
+        own.push(timer, at);
     }
 
     fn remove(&mut self, due: Instant, timer: Timer) -> Option<Entry> {

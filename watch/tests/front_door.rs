@@ -96,8 +96,10 @@ fn the_numbers_stand_to_each_other_as_the_models_promise() {
         let more = |name: &&&str| number(name, field) > 1.0;
         rows.keys().filter(more).copied().collect::<Vec<_>>()
     };
-    let mut forks: Vec<&str> = MODELS.iter().map(|model| model.name).collect();
-    forks.retain(|name| name.contains("-process"));
+    let forks = MODELS.iter().filter(|model| {
+        ["process", "processes"].iter().any(|it| model.args.contains(it))
+    });
+    let mut forks: Vec<&str> = forks.map(|model| model.name).collect();
     forks.sort_unstable();
     assert_eq!(several("processes"), forks);
     let grown =
@@ -212,7 +214,7 @@ fn scenes_are_printed_to_be_changed() {
     let wrong = output(&["scenes", own]);
     assert_eq!(wrong.status.code(), Some(2));
     let said = text(&wrong.stderr);
-    assert!(said.contains("line 14: 'halt' is no action"), "{said}");
+    assert!(said.contains("line 15: 'halt' is no action"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
 }
 

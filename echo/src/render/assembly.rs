@@ -148,7 +148,10 @@ impl Assembly {
                 }
             }
             Kind::Name => {
-                let peer = Peer::Named(event.call);
+                let peer = match event.offset {
+                    0 => Peer::Named(event.call),
+                    number => Peer::Client(number),
+                };
                 let process = self.processes.entry(event.pid).or_default();
                 process.owners.insert(event.fd, Owner::new(peer, 0));
             }

@@ -142,15 +142,14 @@ const CALLS: &[(Verb, &str, &str)] = &[
     (
         Copy,
         "sendmsg",
-        "Passes a descriptor to another process, with one byte to carry it; \
-         the kernel keeps the client's connection alive on the way: unix(7), \
-         SCM_RIGHTS.",
+        "Passes a descriptor to another process (SCM_RIGHTS), with a number to \
+         carry it; the kernel keeps the connection alive on the way: unix(7).",
     ),
     (
         Copy,
         "recvmsg",
-        "Takes a client that was passed on: a byte, and with it a descriptor, \
-         which gets a number of its own in this process: unix(7), SCM_RIGHTS.",
+        "Takes a client that was passed on (SCM_RIGHTS): with the message comes \
+         a descriptor, which gets a number of its own in this process: unix(7).",
     ),
     (
         Ask,

@@ -48,7 +48,7 @@ pub fn lesson(row: &Row) -> Lesson {
         "reactor-futures" => dispatches(row, "the tasks that it wakes"),
         "reactor-pool" => by_workers(row),
         "reactor-threads" => many_reactors(row),
-        name if name.starts_with("reactor-processes") => many_workers(row),
+        _ if row.model.args.contains(&"processes") => many_workers(row),
         _ => plain(row),
     }
 }

@@ -1,19 +1,14 @@
-//! The master accepts, and passes each client on to a worker: a message of one
-//! byte takes a descriptor along, through a pair of sockets.
+//! The master accepts, and passes each client on to a worker: a message of its
+//! number takes a descriptor along, through a pair of sockets.
 
-use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use anyhow::Context;
 use echo::{Gone, Watch};
-use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
-use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, sendmsg,
-    socketpair,
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, close};
 
 use super::sys;
@@ -71,6 +66,8 @@ pub struct Dealer<W: Watch> {
     ways: Vec<Way<W>>,
     how: Deal,
     turn: usize,
+    /// How many clients have been accepted: the number of the last.
+    given: u64,
     /// No worker has room for this client yet.
     waiting: Option<Socket<W>>,
     watch: W,
@@ -88,7 +85,7 @@ struct Way<W: Watch> {
 impl<W: Watch> Dealer<W> {
     pub fn new(how: Deal, watch: W) -> Self {
         let ways = Vec::new();
-        Dealer { ways, how, turn: 0, waiting: None, watch }
+        Dealer { ways, how, turn: 0, given: 0, waiting: None, watch }
     }
 
     /// There is one more worker.
@@ -104,6 +101,7 @@ impl<W: Watch> Dealer<W> {
 
     /// A client has been accepted.
     pub fn give(&mut self, client: OwnedFd) {
+        self.given += 1;
         self.waiting = Some(Socket::new(client, self.watch));
         self.has_room();
     }
@@ -116,7 +114,8 @@ impl<W: Watch> Dealer<W> {
             let way = &mut self.ways[at];
             // Before it can leave.
             way.seat.come();
-            if send(&way.end, client.as_fd(), self.watch).is_ok() {
+            let (end, fd) = (&way.end, client.as_fd());
+            if send(end, fd, self.given, self.watch).is_ok() {
                 return true;
             }
             // Its queue is full (EAGAIN), too many descriptors are under way
@@ -149,13 +148,10 @@ impl<W: Watch> Dealer<W> {
 fn send<W: Watch>(
     to: &Socket<W>,
     client: BorrowedFd<'_>,
+    number: u64,
     watch: W,
 ) -> nix::Result<usize> {
-    let (fd, fds) = (to.as_fd().as_raw_fd(), [client.as_raw_fd()]);
-    let (byte, rights) =
-        ([IoSlice::new(&[0])], ControlMessage::ScmRights(&fds));
-    let flags = MsgFlags::MSG_NOSIGNAL;
-    let copy = || sendmsg::<()>(fd, &byte, &[rights], flags, None);
+    let copy = || sys::send(to.as_fd(), number.to_ne_bytes(), client);
     watch.copy("sendmsg", to, copy)
 }
 
@@ -168,7 +164,6 @@ pub struct Door<F, W: Watch> {
     last: RawFd,
     /// That number has been given out once, and may be in use.
     reached: bool,
-    space: Vec<u8>,
     watch: W,
 }
 
@@ -181,9 +176,9 @@ impl<F, W: Watch> Door<F, W> {
         let limit = getrlimit(Resource::RLIMIT_NOFILE);
         let limit = limit.map_or(u64::MAX, |(soft, _)| soft);
         let last = RawFd::try_from(limit.saturating_sub(1));
-        let (last, space) = (last.unwrap_or(RawFd::MAX), cmsg_space!(RawFd));
+        let last = last.unwrap_or(RawFd::MAX);
         let reached = crate::sys::is_open(last);
-        Door { end, entered, seat, last, reached, space, watch }
+        Door { end, entered, seat, last, reached, watch }
     }
 
     /// Whether the next message would lose its descriptor, for there is no
@@ -217,10 +212,10 @@ where
 
     /// Takes one client, and leaves the others for the next round.
     fn readable(&mut self, reactor: &mut Reactor<C>) -> Result<Next, Gone> {
-        let mut came = None;
-        let (end, space) = (self.end.as_fd(), &mut self.space);
+        let (mut came, mut number) = (None, sys::Note::default());
+        let end = self.end.as_fd();
         let copy = || {
-            let (bytes, client) = sys::receive(end, space)?;
+            let (bytes, client) = sys::receive(end, &mut number)?;
             came = client;
             Ok(bytes)
         };
@@ -242,7 +237,8 @@ where
             return Ok(Next::Room);
         };
         self.reached |= client.as_raw_fd() >= self.last;
-        self.watch.name(client.as_raw_fd(), "passed on");
+        let number = u64::from_ne_bytes(number);
+        self.watch.client(client.as_raw_fd(), number);
         (self.entered)(client, reactor);
         // The others stay where they are, until a client has left.
         Ok(match self.is_full() {

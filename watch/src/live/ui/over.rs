@@ -26,7 +26,7 @@ pub fn draw(buffer: &mut Buffer, area: Rect, app: &App) {
         }
         Over::Models(at) => (
             "choose a model: ↑ ↓ Enter, or Esc; Tab: for the other server",
-            models(app, at, width),
+            models(app, at, width, area.height.saturating_sub(2)),
         ),
     };
     let height = (lines.len() as u16 + 2).min(area.height);
@@ -103,8 +103,11 @@ fn scenes(app: &App, at: usize, width: u16) -> Vec<Line<'static>> {
     lines
 }
 
-/// The rows, and beside them what is to be said of the chosen one.
-fn models(app: &App, at: usize, width: u16) -> Vec<Line<'static>> {
+/// As many rows as there is room for, the chosen one among them, and beside
+/// them what is to be said of it.
+fn models(app: &App, at: usize, width: u16, height: u16) -> Vec<Line<'static>> {
+    let shown = usize::from(height).clamp(1, MODELS.len());
+    let first = (at + 1).saturating_sub(shown);
     const NAME: usize = 24;
     let model = &MODELS[at];
     let place = app.panes[app.focus].model.name;
@@ -124,5 +127,5 @@ fn models(app: &App, at: usize, width: u16) -> Vec<Line<'static>> {
         let style = if n == at { theme::chosen() } else { Style::new() };
         Line::from(vec![Span::styled(name, style), Span::raw(beside)])
     };
-    MODELS.iter().enumerate().map(row).collect()
+    MODELS.iter().enumerate().skip(first).take(shown).map(row).collect()
 }
