@@ -27,7 +27,7 @@ pub struct Rules<W> {
     pub slow: Slow,
     /// Who does that; nobody: the reactor's own thread.
     pub jobs: Option<Jobs<W>>,
-    /// Whoever says nothing for so long is closed.
+    /// Whoever says nothing, and takes nothing, for so long is closed.
     pub idle_timeout: Option<Duration>,
     /// Where it is counted that one has gone, if others are to know.
     pub seat: Option<Seat>,
@@ -39,7 +39,8 @@ pub struct Echo<W> {
     pending: Pending,
     /// Its message is with a worker.
     away: bool,
-    heard: Option<Instant>,
+    /// When it last said or took something, if that matters.
+    active: Option<Instant>,
     rules: Rc<Rules<W>>,
     watch: W,
 }
@@ -48,7 +49,7 @@ impl<W: Watch> Echo<W> {
     /// A client that has just been accepted.
     pub fn new(socket: OwnedFd, rules: &Rc<Rules<W>>, watch: W) -> Self {
         let (pending, rules) = (Pending::default(), Rc::clone(rules));
-        Echo { socket, pending, away: false, heard: None, rules, watch }
+        Echo { socket, pending, away: false, active: None, rules, watch }
     }
 
     /// The worker is done with the message.
@@ -79,13 +80,24 @@ impl<W: Watch> Echo<W> {
             Err(Errno::EINTR) => {}
             Err(err) => return Err(err.into()),
         }
-        if !pending.is_empty() {
+        let is_owed = !pending.is_empty();
+        drop(pending);
+        self.is_active(reactor);
+        if is_owed {
             return Ok(Next::Again(WRITE));
         }
         if stopping {
             watch.ask("shutdown", fd, || shutdown(fd, Shutdown::Write))?;
         }
         Ok(if drained { Next::Wait(READ) } else { Next::Again(READ) })
+    }
+
+    /// It has said or taken something. Nobody asks for the time who has no use
+    /// for it.
+    fn is_active(&mut self, reactor: &mut Reactor<Self>) {
+        if self.active.is_some() {
+            self.active = Some(reactor.now());
+        }
     }
 }
 
@@ -96,7 +108,7 @@ impl<W: Watch> Handler for Echo<W> {
 
     fn opened(&mut self, reactor: &mut Reactor<Self>) {
         if let Some(limit) = self.rules.idle_timeout {
-            self.heard = Some(reactor.now());
+            self.active = Some(reactor.now());
             reactor.after(reactor.current(), limit);
         }
     }
@@ -108,9 +120,7 @@ impl<W: Watch> Handler for Echo<W> {
             // What comes meanwhile stays in the socket.
             return Ok(Next::Wait(Interest::Nothing));
         }
-        if self.heard.is_some() {
-            self.heard = Some(reactor.now());
-        }
+        self.is_active(reactor);
         let (watch, stopping) = (self.watch, reactor.is_stopping());
         let fd = self.socket.as_raw_fd();
         let mut pending = self.pending.turn(reactor.scratch());
@@ -147,9 +157,9 @@ impl<W: Watch> Handler for Echo<W> {
         _: Timer,
         reactor: &mut Reactor<Self>,
     ) -> Result<Next, Gone> {
-        let limit = self.rules.idle_timeout.zip(self.heard);
-        let Some((limit, heard)) = limit else { return Ok(Next::Same) };
-        let idle = reactor.now().saturating_duration_since(heard);
+        let limit = self.rules.idle_timeout.zip(self.active);
+        let Some((limit, active)) = limit else { return Ok(Next::Same) };
+        let idle = reactor.now().saturating_duration_since(active);
         if idle >= limit && !self.away {
             return Err(Gone);
         }

@@ -49,7 +49,7 @@ pub struct Flags {
           value_parser = echo::duration)]
     pub sleep: Duration,
 
-    /// Close clients that have said nothing for so long [default: never]
+    /// Close clients that say and take nothing for so long [default: never]
     #[arg(long, value_name = "DURATION", value_parser = echo::duration)]
     pub idle_timeout: Option<Duration>,
 }

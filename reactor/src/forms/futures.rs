@@ -88,7 +88,7 @@ impl<W: Watch> Start<W> {
             gone: Cell::new(false),
             stopping: Cell::new(false),
             waker: RefCell::new(None),
-            heard: Cell::new(now),
+            active: Cell::new(now),
         });
         let parked = Parked { socket: Rc::clone(&socket), watch: self.watch };
         let id = match reactor.register(parked, Interest::Read) {
@@ -122,14 +122,20 @@ struct Socket {
     stopping: Cell<bool>,
     /// Whom to call when one of these changes, while a task waits.
     waker: RefCell<Option<Waker>>,
-    /// The most that it may be silent, and when it last spoke.
-    heard: Cell<Option<(Duration, Instant)>>,
+    /// For how long it may say and take nothing, and when it last did.
+    active: Cell<Option<(Duration, Instant)>>,
 }
 
 impl Socket {
     fn wake(&self) {
         if let Some(waker) = self.waker.take() {
             waker.wake();
+        }
+    }
+
+    fn is_active<C: Handler>(&self, reactor: &mut Reactor<C>) {
+        if let Some((limit, _)) = self.active.get() {
+            self.active.set(Some((limit, reactor.now())));
         }
     }
 }
@@ -158,7 +164,7 @@ impl<W: Watch> Handler for Parked<W> {
     }
 
     fn opened(&mut self, reactor: &mut Reactor<Self>) {
-        if let Some((limit, _)) = self.socket.heard.get() {
+        if let Some((limit, _)) = self.socket.active.get() {
             reactor.after(reactor.current(), limit);
         }
     }
@@ -179,10 +185,10 @@ impl<W: Watch> Handler for Parked<W> {
         _: Timer,
         reactor: &mut Reactor<Self>,
     ) -> Result<Next, Gone> {
-        let Some((limit, heard)) = self.socket.heard.get() else {
+        let Some((limit, since)) = self.socket.active.get() else {
             return Ok(Next::Same);
         };
-        let idle = reactor.now().saturating_duration_since(heard);
+        let idle = reactor.now().saturating_duration_since(since);
         if idle >= limit {
             return Err(Gone);
         }
@@ -252,9 +258,7 @@ impl<W: Watch> Client<W> {
                     }
                     pending.filled(n);
                     drop(pending);
-                    if let Some((limit, _)) = socket.heard.get() {
-                        socket.heard.set(Some((limit, reactor.now())));
-                    }
+                    socket.is_active(&mut reactor);
                     return Ok(());
                 }
                 Err(Errno::EAGAIN) => socket.reads.set(false),
@@ -276,7 +280,11 @@ impl<W: Watch> Client<W> {
         // A peer that has gone is EPIPE, and no deadly SIGPIPE: send(2).
         let copy = || send(fd, pending.owed(), MsgFlags::MSG_NOSIGNAL);
         match self.watch.copy("send", &socket.socket, copy) {
-            Ok(n) => pending.sent(n),
+            Ok(n) => {
+                pending.sent(n);
+                drop(pending);
+                socket.is_active(&mut reactor);
+            }
             Err(Errno::EAGAIN) => socket.writes.set(false),
             Err(Errno::EINTR) => {}
             Err(err) => return Err(err.into()),
