@@ -53,7 +53,8 @@ pub enum PerClient {
     Process,
 }
 
-const NO_LIMITS: Limits = Limits {
+/// It can do all.
+pub const NO_LIMITS: Limits = Limits {
     clients: None,
     descriptors_below: None,
     burns_core: false,

@@ -764,6 +764,10 @@ fn restart_in_time_wait(context: &Context) -> Result<Outcome> {
     drop(server);
     // A look at a long table that changes meanwhile may miss an entry.
     let seen = (0..20).any(|_| sockets_of(addr.port(), TIME_WAIT) > 0);
+    if !seen && harness::sockets::time_wait_is_full() {
+        let why = "the kernel's table of TIME_WAIT is full";
+        return Ok(Outcome::Skipped(why.to_string()));
+    }
     ensure!(seen, "this case proves nothing: no TIME_WAIT at {addr}");
     let control = bind_plainly(addr)?;
     ensure!(

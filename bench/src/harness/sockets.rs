@@ -68,6 +68,19 @@ pub fn sockets_of(port: u16, state: u8) -> usize {
     find(ports, &StateFlags::from_bits_truncate(1 << state)).len()
 }
 
+/// Whether the kernel keeps no more sockets in TIME_WAIT, or nearly: those that
+/// come now are closed at once (tcp(7), tcp_max_tw_buckets).
+pub(crate) fn time_wait_is_full() -> bool {
+    let now = fs::read_to_string("/proc/net/sockstat").unwrap_or_default();
+    let now = now.split_whitespace().skip_while(|word| *word != "tw");
+    let most = fs::read_to_string("/proc/sys/net/ipv4/tcp_max_tw_buckets");
+    let number = |text: &str| text.trim().parse::<u64>().ok();
+    let now = now.skip(1).find_map(number);
+    let most = most.ok().and_then(|text| number(&text));
+    // Some may have gone since.
+    now.zip(most).is_some_and(|(now, most)| now >= most / 10 * 9)
+}
+
 /// How many bytes the server has not read of what the client at `peer` has
 /// sent and the kernel has taken for it.
 pub fn unread_by_server(server: SocketAddr, peer: SocketAddr) -> u64 {

@@ -161,7 +161,7 @@ fn period_of(connection: u64, length: usize, unmarked: bool) -> Vec<u8> {
         let closes = period.len() + 1 == length;
         let alike = period.last() == Some(&byte)
             || closes && period.first() == Some(&byte);
-        if !alike && !(unmarked && byte == MARK) {
+        if !(alike || unmarked && byte == MARK) {
             period.push(byte);
         }
     }

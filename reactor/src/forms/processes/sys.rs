@@ -120,7 +120,7 @@ pub fn receive(
     };
     // SAFETY: the macro computes from a number.
     let whole = unsafe { CMSG_LEN(FD) } as usize;
-    if rights.cmsg_type != SCM_RIGHTS || (rights.cmsg_len as usize) < whole {
+    if rights.cmsg_type != SCM_RIGHTS || rights.cmsg_len < whole as _ {
         return Ok((n, None));
     }
     // SAFETY: a whole number follows, as its length says.
