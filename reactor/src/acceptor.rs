@@ -256,14 +256,9 @@ where
         let clients = self.clients(reactor);
         let Some(mutex) = &mut self.mutex else { return Next::Same };
         if self.listener.wanted(clients) && mutex.take() {
-            if let Some(timer) = self.timer.take() {
-                reactor.cancel(reactor.current(), timer);
-            }
             return Next::Wait(Interest::Read);
         }
-        if self.timer.is_none() {
-            self.timer = reactor.after(reactor.current(), RETRY);
-        }
+        reactor.awake_within(RETRY);
         Next::Wait(Interest::Nothing)
     }
 

@@ -136,6 +136,8 @@ pub struct Reactor<C: Handler> {
     /// The last serial number at the time of the last wait.
     waited_for: u64,
     now: Option<Instant>,
+    /// When the next wait is to end at the latest, whatever timers say.
+    awake_by: Option<Instant>,
     deadline: Option<Instant>,
     failure: Option<Error>,
     counters: Counters,
@@ -186,6 +188,7 @@ impl<C: Handler> Reactor<C> {
             serial: 0,
             waited_for: 0,
             now: None,
+            awake_by: None,
             deadline: None,
             failure: None,
             counters: Counters::default(),
@@ -266,6 +269,7 @@ impl<C: Handler> Reactor<C> {
         let mut events = mem::take(&mut self.events);
         self.demultiplexer.wait(timeout, &mut events)?;
         (self.now, self.waited_for) = (None, self.serial);
+        self.awake_by = None;
         self.counters.waits += 1;
         self.counters.events += events.len() as u64;
         if !self.asked.is_empty() {
@@ -325,6 +329,13 @@ impl<C: Handler> Reactor<C> {
                 }
             });
         }
+    }
+
+    /// The next wait, and no other, ends within this time: for those who are
+    /// asked before each.
+    pub fn awake_within(&mut self, delay: Duration) {
+        let at = self.now() + delay;
+        self.awake_by = Some(self.awake_by.map_or(at, |by| by.min(at)));
     }
 
     /// Ends what is no connection, once there is nothing left for it to read.
@@ -511,7 +522,8 @@ impl<C: Handler> Reactor<C> {
 
     /// When a wait has to end at the latest.
     fn soonest(&self) -> Option<Instant> {
-        self.timers.next().into_iter().chain(self.deadline).min()
+        let others = self.deadline.into_iter().chain(self.awake_by);
+        self.timers.next().into_iter().chain(others).min()
     }
 
     /// Calls whoever an event is for.
