@@ -19,8 +19,14 @@ use crate::reactor::{Handler, Reactor};
 type Task = Pin<Box<dyn Future<Output = ()>>>;
 
 /// The tasks whose wakers were called, in their order.
-#[derive(Default)]
 struct Ready(Mutex<VecDeque<usize>>);
+
+impl Default for Ready {
+    /// With room for many at once, so that a busy moment allocates nothing.
+    fn default() -> Self {
+        Ready(Mutex::new(VecDeque::with_capacity(256)))
+    }
+}
 
 impl Ready {
     fn lock(&self) -> MutexGuard<'_, VecDeque<usize>> {
