@@ -88,7 +88,7 @@ impl Timers {
         }
     }
 
-    /// The first one that is due at `now`, but for those in `later`.
+    /// The first one that is due at `now`.
     pub fn due(&self, now: Instant) -> Option<Due> {
         self.next.filter(|next| *next <= now)?;
         let ((_, timer), entry) = self.by_time.first_key_value()?;
