@@ -85,7 +85,9 @@ impl Saboteur {
         };
         let mut saboteur = Saboteur { strace, log };
         let deadline = Instant::now() + PATIENCE;
-        while !tree.iter().all(|&pid| saboteur.has_attached_to(pid)) {
+        while !tree.iter().all(|&pid| saboteur.has_attached_to(pid))
+            || !saboteur.is_at_work()?
+        {
             if saboteur.strace.try_wait()?.is_some() {
                 let mut said = String::new();
                 stderr.seek(SeekFrom::Start(0))?;
@@ -106,6 +108,17 @@ impl Saboteur {
             fs::read_to_string(task.path().join("status"))
                 .is_ok_and(|status| status.contains(&tracer))
         })
+    }
+
+    /// Whether strace is past its start. A tracee is its own before it has
+    /// been stopped for the first time, and what it calls until then goes
+    /// unseen: ptrace(2), PTRACE_SEIZE. Once strace waits for its tracees, or
+    /// has written of one, each has been told to stop.
+    fn is_at_work(&self) -> Result<bool> {
+        let path = format!("/proc/{}/syscall", self.strace.id());
+        let sleeps_in = fs::read_to_string(path).unwrap_or_default();
+        let wait4 = format!("{} ", libc::SYS_wait4);
+        Ok(sleeps_in.starts_with(&wait4) || !self.log()?.is_empty())
     }
 
     /// Leaves the server alone again; how many calls were struck.
