@@ -1,0 +1,2 @@
+//! Echo by completions.
+#![allow(missing_docs)]
