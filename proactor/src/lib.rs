@@ -8,8 +8,8 @@ mod uring;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::Result;
-use echo::{Fd, Listener, Stop, StopFd, Watch, tally};
 use bytes::Bytes;
+use echo::{Fd, Listener, Stop, StopFd, Watch, tally};
 use flags::Flags;
 use nix::errno::Errno;
 use processor::{Done, Processor};

@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicU16, Ordering::Release};
 use std::time::{Duration, Instant};
 
 use echo::{Fd, Timeout, Watch};
-use io_uring::types::{self, BufRingEntry, CancelBuilder, SubmitArgs, Timespec};
+use io_uring::types::{
+    self, BufRingEntry, CancelBuilder, SubmitArgs, Timespec,
+};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use nix::errno::Errno;
 
@@ -246,9 +248,7 @@ impl<W: Watch> Queues for Ring<W> {
             return Ok(());
         }
         let limit = timeout.timespec().map(|it| {
-            Timespec::new()
-                .sec(it.tv_sec() as u64)
-                .nsec(it.tv_nsec() as u32)
+            Timespec::new().sec(it.tv_sec() as u64).nsec(it.tv_nsec() as u32)
         });
         let mut args = SubmitArgs::new();
         if let Some(limit) = &limit {
