@@ -10,7 +10,8 @@
 //!
 //! Fix: cancel the operation, wait for its own completion, which says
 //! ECANCELED or what it has done before, and only then let go of the memory:
-//! io_uring_prep_cancel(3); on_gone in proactor/src/lib.rs.
+//! io_uring_prep_cancel(3). In proactor bytes belong to their operation until
+//! then: Multishot::close and settle in proactor/src/uring/multishot.rs.
 #![allow(unsafe_code)]
 
 use std::io::{self, Read, Write};

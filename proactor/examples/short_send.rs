@@ -9,7 +9,7 @@
 //! does with MSG_WAITALL, and even then an error may cut it short.
 //!
 //! Fix: look at each completion's count and submit the rest, before anything
-//! else is sent to that client: on_complete in proactor/src/lib.rs.
+//! else is sent to that client: EventLoop::on_sent in proactor/src/lib.rs.
 #![allow(unsafe_code)]
 
 use std::io::Read;

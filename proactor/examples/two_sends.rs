@@ -7,10 +7,11 @@
 //! send that waits for room is tried again once there is some; one that is
 //! submitted meanwhile is tried at once, and takes that room.
 //!
-//! Fix: one send in flight per connection; what comes meanwhile is owed, and
-//! submitted when that send has completed: on_complete in
-//! proactor/src/lib.rs. Sends that are submitted together can be linked
-//! (IOSQE_IO_LINK, with MSG_WAITALL): io_uring_prep_send(3).
+//! Fix: one send in flight per connection; what comes meanwhile is owed. In
+//! proactor a client's next operation begins when the last one is done:
+//! EventLoop::on_complete in proactor/src/lib.rs. Sends that are submitted
+//! together can be linked (IOSQE_IO_LINK, with MSG_WAITALL):
+//! io_uring_prep_send(3).
 #![allow(unsafe_code)]
 
 use std::collections::VecDeque;
