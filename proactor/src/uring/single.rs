@@ -60,6 +60,7 @@ impl<Q: Queues, W: Watch> Processor for Single<Q, W> {
 
     fn adopt(&mut self, socket: OwnedFd) {
         let fd = socket.as_raw_fd();
+        self.ring.adopt(fd);
         self.connections.insert(fd, Connection { socket, owed: false });
     }
 
@@ -71,7 +72,7 @@ impl<Q: Queues, W: Watch> Processor for Single<Q, W> {
         if let Some(it) = self.connections.get_mut(client) {
             it.owed = true;
         }
-        self.ring.send(client, bytes, 0);
+        self.ring.send(client, bytes);
     }
 
     fn give_back(&mut self, bytes: Bytes) {
@@ -91,6 +92,7 @@ impl<Q: Queues, W: Watch> Processor for Single<Q, W> {
     /// Nothing is under way: what was is what has just come back.
     fn close(&mut self, client: Fd) {
         let Some(connection) = self.connections.remove(client) else { return };
+        self.ring.release(client);
         self.watch.ask("close", client, || close(connection.socket)).ok();
     }
 
@@ -99,7 +101,8 @@ impl<Q: Queues, W: Watch> Processor for Single<Q, W> {
     }
 
     fn wait(&mut self, timeout: Timeout) -> Result<()> {
-        self.ring.enter(timeout).context("io_uring_enter")
+        self.ring.enter(timeout).context("io_uring_enter")?;
+        Ok(())
     }
 
     fn next(&mut self) -> Option<Done> {
