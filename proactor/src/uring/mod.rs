@@ -128,16 +128,16 @@ pub fn serve<W: Watch>(
     let setup = Setup {
         entries: 1024,
         buffer: listener.buffer(),
-        buffers: match flags.recv {
+        buffers: match flags.recv() {
             Recv::Single => 0,
-            Recv::Multishot => flags.buffers,
+            Recv::Multishot => flags.buffers(),
         },
         sqpoll: flags.sqpoll,
         registered: flags.registered,
         zero_copy: flags.zero_copy,
     };
     let ring = Ring::new(setup, watch).context("io_uring_setup")?;
-    match flags.recv {
+    match flags.recv() {
         Recv::Single => {
             let processor = Single::new(ring, stop.fd(), watch);
             EventLoop::new(listener, stop, processor).run()
