@@ -353,10 +353,6 @@ impl<W: Watch> Queues for Ring<W> {
         unsafe { self.push(Kind::SendNow, client, length, entry) };
     }
 
-    fn sends_now(&self) -> bool {
-        !self.setup.zero_copy
-    }
-
     fn send(&mut self, client: Fd, bytes: Bytes) {
         let length = bytes.len();
         let at = self.lend(client, bytes);
@@ -471,7 +467,11 @@ impl<W: Watch> Queues for Ring<W> {
                     // SAFETY: the kernel has just made it, and told nobody
                     // else.
                     let new = |fd| unsafe { OwnedFd::from_raw_fd(fd as Fd) };
-                    Completion::Accepted(result.map(new), more)
+                    let accepted = result.map(new);
+                    if accepted.is_ok() {
+                        tally().add_connection();
+                    }
+                    Completion::Accepted(accepted, more)
                 }
                 Kind::Recv | Kind::Read => {
                     let mut bytes = self.returned(fd);
