@@ -53,8 +53,12 @@ pub trait Queues {
     /// Submits a read.
     fn read(&mut self, fd: Fd, length: usize);
 
-    /// Submits the wish that what is under way on `fd` may end.
-    fn cancel(&mut self, fd: Fd);
+    /// Submits the wish that the accept on this listener may end. The listener
+    /// may be closed before it is heard.
+    fn cancel_accept(&mut self, listener: Fd);
+
+    /// Submits the wish that all that is under way on `client` may end.
+    fn cancel(&mut self, client: Fd);
 
     /// Hands over all that was submitted, and sleeps until something is done;
     /// whether it came to that.

@@ -234,7 +234,7 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
 
     fn stop_accepting(&mut self) {
         if self.accepting() {
-            self.ring.cancel(self.accepting);
+            self.ring.cancel_accept(self.accepting);
         }
     }
 

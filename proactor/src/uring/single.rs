@@ -54,7 +54,7 @@ impl<Q: Queues, W: Watch> Processor for Single<Q, W> {
 
     fn stop_accepting(&mut self) {
         if self.accepting() {
-            self.ring.cancel(self.accepting);
+            self.ring.cancel_accept(self.accepting);
         }
     }
 

@@ -215,6 +215,11 @@ impl<W: Watch> Ring<W> {
             }
             self.done.push_back(entry);
         }
+        // Completions for which there was no place come with the next call:
+        // until then nobody knows what is not among them.
+        if self.ring.submission().cq_overflow() {
+            return;
+        }
         let taken = self.pushed - self.ring.submission().len() as u64;
         let over = |(_, number): &&(Fd, u64)| *number < taken;
         let silent = self.silent.iter().skip(self.over);
@@ -363,10 +368,17 @@ impl<W: Watch> Queues for Ring<W> {
         unsafe { self.push(Kind::Read, fd, length, entry) };
     }
 
-    fn cancel(&mut self, fd: Fd) {
-        let all = match self.registered.get(fd as usize) {
-            Some(true) => CancelBuilder::fd(types::Fixed(fd as u32)).all(),
-            _ => CancelBuilder::fd(types::Fd(fd)).all(),
+    fn cancel_accept(&mut self, listener: Fd) {
+        let accept = CancelBuilder::user_data(Kind::Accept.key(listener));
+        let entry = opcode::AsyncCancel2::new(accept).build();
+        // SAFETY: it reads and writes nothing.
+        unsafe { self.push(Kind::Cancel, -1, 0, entry) };
+    }
+
+    fn cancel(&mut self, client: Fd) {
+        let all = match self.registered.get(client as usize) {
+            Some(true) => CancelBuilder::fd(types::Fixed(client as u32)).all(),
+            _ => CancelBuilder::fd(types::Fd(client)).all(),
         };
         let entry = opcode::AsyncCancel2::new(all).build();
         // SAFETY: it reads and writes nothing.
@@ -377,9 +389,10 @@ impl<W: Watch> Queues for Ring<W> {
         let queued = self.ring.submission().len();
         // Not while buffers that are wanted would come back.
         let scarce = self.silent.len() > self.free();
-        let sleep = timeout != Timeout::ZERO && !scarce;
+        let overflown = self.ring.submission().cq_overflow();
+        let sleep = timeout != Timeout::ZERO && !scarce && !overflown;
         let want = usize::from(self.done.is_empty() && sleep);
-        if queued + want == 0 {
+        if queued + want == 0 && !overflown {
             return Ok(true);
         }
         let limit = timeout.timespec().map(|it| {
@@ -442,6 +455,9 @@ impl<W: Watch> Queues for Ring<W> {
                     // SAFETY: the kernel has just made it, and told nobody
                     // else.
                     let new = |fd| unsafe { OwnedFd::from_raw_fd(fd as Fd) };
+                    if result.is_ok() {
+                        tally().add_connection();
+                    }
                     Completion::Accepted(result.map(new), more)
                 }
                 Kind::Recv | Kind::Read => {
