@@ -75,6 +75,7 @@ fn task(
     Ok(Task {
         scenarios,
         models: models?,
+        unnamed: false,
         baseline: None,
         rounds: 3,
         turn: Duration::from_millis(15),
@@ -101,6 +102,7 @@ fn scenario(name: &'static str, loads: &[Load]) -> &'static Scenario {
         points: Vec::leak(points),
         stretch: 1,
         with_itself: name == "scan",
+        field: None,
     };
     Box::leak(Box::new(scenario))
 }
