@@ -36,6 +36,9 @@ pub struct Limits {
     pub burns_core: bool,
     /// An idle server wakes up now and then.
     pub idle_wakes: bool,
+    /// Its operations are no calls, but lie in memory that it shares with who
+    /// carries them out: nobody can make them fail from outside.
+    pub no_calls: bool,
     /// What each client takes besides its descriptor.
     pub per_client: PerClient,
 }
@@ -45,6 +48,8 @@ pub struct Limits {
 pub enum PerClient {
     /// Nothing but its entry in a table.
     Nothing,
+    /// A buffer, which is lent for what it has not said yet.
+    Buffer,
     /// A task: its future, in a piece of memory of its own.
     Task,
     /// A thread.
@@ -59,6 +64,7 @@ pub const NO_LIMITS: Limits = Limits {
     descriptors_below: None,
     burns_core: false,
     idle_wakes: false,
+    no_calls: false,
     per_client: PerClient::Nothing,
 };
 
@@ -346,6 +352,62 @@ pub static MODELS: &[Model] = &[
         limits: NO_LIMITS,
         try_it: "a few times nc, with --watch text",
         see: "sendmsg takes the descriptor to a worker, to each in turn",
+    },
+    Model {
+        name: "proactor",
+        binary: "proactor",
+        args: &[],
+        entry: echo::main::<proactor::Server>,
+        summary: "the kernel itself accepts, receives and sends, by io_uring",
+        sleeps_in: "io_uring_enter",
+        limits: Limits {
+            no_calls: true,
+            per_client: PerClient::Buffer,
+            ..NO_LIMITS
+        },
+        try_it: "a few times nc, with --watch text",
+        see: "no recv and no send is called: they are submitted, and complete",
+    },
+    Model {
+        name: "proactor-multishot",
+        binary: "proactor",
+        args: &["--recv", "multishot"],
+        entry: echo::main::<proactor::Server>,
+        summary: "the same; one order for all that a client will ever say",
+        sleeps_in: "io_uring_enter",
+        limits: Limits { no_calls: true, ..NO_LIMITS },
+        try_it: "a few times nc, with --watch text",
+        see: "one recv is submitted, and completes with each message",
+    },
+    Model {
+        name: "proactor-sqpoll",
+        binary: "proactor",
+        args: &["--sqpoll"],
+        entry: echo::main::<proactor::Server>,
+        summary: "the same as proactor; a kernel thread polls for submissions",
+        sleeps_in: "io_uring_enter",
+        limits: Limits {
+            no_calls: true,
+            per_client: PerClient::Buffer,
+            ..NO_LIMITS
+        },
+        try_it: "nc, then ps -L",
+        see: "a second thread, iou-sqp, which no line of the source starts",
+    },
+    Model {
+        name: "proactor-zero-copy",
+        binary: "proactor",
+        args: &["--zero-copy"],
+        entry: echo::main::<proactor::Server>,
+        summary: "the same as proactor; sends take the bytes where they lie",
+        sleeps_in: "io_uring_enter",
+        limits: Limits {
+            no_calls: true,
+            per_client: PerClient::Buffer,
+            ..NO_LIMITS
+        },
+        try_it: "nc, then Ctrl-C for the server",
+        see: "the last line says how often the kernel copied after all",
     },
 ];
 

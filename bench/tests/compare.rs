@@ -236,6 +236,7 @@ fn who_fails_in_its_turn() -> Result<()> {
         descriptors_below: None,
         burns_core: false,
         idle_wakes: false,
+        no_calls: false,
         per_client: PerClient::Nothing,
     };
     let boastful = Box::leak(Box::new(Model { limits, ..*honest }));

@@ -16,8 +16,11 @@ use serde_json::Value;
 /// would hide its model.
 const ALLOWED: &[&str] = &["anyhow", "clap", "echo", "libc", "nix"];
 
+/// What only one of them needs, because its model is made of it.
+const OF_ONE: &[(&str, &str)] = &[("proactor", "io-uring")];
+
 /// And what its tests and pitfalls may use besides.
-const ALLOWED_FOR_TESTS: &[&str] = &["pitfall"];
+const ALLOWED_FOR_TESTS: &[&str] = &["pitfall", "proptest"];
 
 /// Neighbours in the order of the lessons, and the most lines that may be
 /// added and removed between their `lib.rs`, white space apart. What is common
@@ -193,7 +196,8 @@ fn servers_depend_on_little(house: &House) -> Result<Option<String>> {
         for Dependency { name, for_tests } in &server.dependencies {
             let name = name.as_str();
             let may = *for_tests && ALLOWED_FOR_TESTS.contains(&name);
-            if !may && !ALLOWED.contains(&name) {
+            let own = OF_ONE.contains(&(server.name.as_str(), name));
+            if !may && !own && !ALLOWED.contains(&name) {
                 wrong.push(format!("{} depends on {name}", server.name));
             }
         }

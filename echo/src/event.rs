@@ -38,7 +38,7 @@ pub struct Event {
     /// Of `Ready`: how many entries the server had to look through. Of a
     /// signal: its `si_band`.
     pub scanned: u32,
-    /// Of an operation: where in its file. Of `Name`: which client it is, or 0.
+    /// Of an operation: where in its file, or `QUEUED`. Of `Name`: which client it is, or 0.
     pub offset: u64,
     /// The call's name; of `Name`, the descriptor's; of a signal, its own.
     pub call: [u8; CALL_LENGTH],
@@ -120,6 +120,10 @@ impl Kind {
 }
 
 impl Event {
+    /// In the place of an offset: the operation goes by a queue that is shared
+    /// with who does it, and no call tells of it.
+    pub const QUEUED: u64 = u64::MAX;
+
     /// The bytes of an event in the pipe.
     pub const SIZE: usize =
         2 + 3 * 4 + 4 * 8 + 3 * 4 + 8 + CALL_LENGTH + 4 * READY_SHOWN;

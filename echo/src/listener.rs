@@ -147,6 +147,11 @@ impl Listener {
         v4.or(v6).with_context(|| format!("family {:?}", addr.family()))
     }
 
+    /// Whether there is a most of clients that may be accepted.
+    pub fn is_limited(&self) -> bool {
+        self.max_connections < usize::MAX
+    }
+
     /// Whether it still listens.
     pub fn is_open(&self) -> bool {
         self.socket.is_some()

@@ -83,14 +83,21 @@ impl StopFd {
     pub fn take(&mut self) {
         loop {
             match self.signals.read_signal() {
-                Ok(Some(_)) if self.asked() => std::process::exit(1),
-                Ok(Some(_)) => {
-                    self.deadline = Some(Instant::now() + self.grace);
-                }
+                Ok(Some(_)) => self.told(),
                 Err(Errno::EINTR) => {}
                 Ok(None) | Err(_) => return,
             }
         }
+    }
+}
+
+impl StopFd {
+    /// A signal was read from the descriptor by somebody else.
+    pub fn told(&mut self) {
+        if self.asked() {
+            std::process::exit(1);
+        }
+        self.deadline = Some(Instant::now() + self.grace);
     }
 }
 

@@ -34,6 +34,14 @@ pub trait Watch: Copy + Send + Sync + 'static {
     /// Allowed in a signal handler.
     fn signal(&self, signal: &Came);
 
+    /// An operation on `fd`, on so many bytes, was put into a queue from which
+    /// somebody else will take it. No call is made for it.
+    fn submitted(&self, operation: &'static str, fd: Fd, bytes: usize);
+
+    /// The end of an operation on `fd` was found in a queue: what it returned,
+    /// or the errno's negative. No call is made for it.
+    fn completed(&self, operation: &'static str, fd: Fd, result: i32);
+
     /// A wait: sleeps until one of `asked` descriptors is ready.
     #[inline(always)]
     fn wait<T: Returned>(
@@ -227,6 +235,12 @@ impl Watch for Unwatched {
 
     #[inline(always)]
     fn signal(&self, _: &Came) {}
+
+    #[inline(always)]
+    fn submitted(&self, _: &'static str, _: Fd, _: usize) {}
+
+    #[inline(always)]
+    fn completed(&self, _: &'static str, _: Fd, _: i32) {}
 }
 
 /// Writes an event for each call into a pipe whose other end another process
@@ -339,6 +353,22 @@ impl Watch for Watched {
         let Came { name, fd, code, band } = *signal;
         let mut event = Event::new(Kind::After, Verb::Signal, name, fd, now());
         (event.asked, event.scanned) = (code as u32, band as u32);
+        event.cpu = on_cpu();
+        self.write(&event);
+    }
+
+    fn submitted(&self, operation: &'static str, fd: Fd, bytes: usize) {
+        let mut event =
+            Event::new(Kind::After, Verb::Submit, operation, fd, now());
+        (event.asked, event.offset) = (bytes as u32, Event::QUEUED);
+        event.cpu = on_cpu();
+        self.write(&event);
+    }
+
+    fn completed(&self, operation: &'static str, fd: Fd, result: i32) {
+        let mut event =
+            Event::new(Kind::After, Verb::Complete, operation, fd, now());
+        (event.ret, event.offset) = (i64::from(result), Event::QUEUED);
         event.cpu = on_cpu();
         self.write(&event);
     }

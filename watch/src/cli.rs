@@ -305,8 +305,10 @@ fn model_json(model: &Model) -> Value {
             "descriptors_below": limits.descriptors_below,
             "burns_core": limits.burns_core,
             "idle_wakes": limits.idle_wakes,
+            "no_calls": limits.no_calls,
             "per_client": match limits.per_client {
                 PerClient::Nothing => "nothing",
+                PerClient::Buffer => "buffer",
                 PerClient::Task => "task",
                 PerClient::Thread => "thread",
                 PerClient::Process => "process",

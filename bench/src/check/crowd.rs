@@ -81,7 +81,7 @@ pub(super) static CASES: &[Case] = &[
 /// a few.
 pub(super) fn fitting(context: &Context, wanted: usize) -> usize {
     let most = match context.limits.per_client {
-        PerClient::Nothing | PerClient::Task => wanted,
+        PerClient::Nothing | PerClient::Buffer | PerClient::Task => wanted,
         PerClient::Thread => context.size(1_200, 2_000),
         PerClient::Process => context.size(200, 1_000),
     };
@@ -337,6 +337,8 @@ fn many_idle_few_active(context: &Context) -> Result<Outcome> {
         _ if !context.target.is_ours() => 256 << 10,
         _ if context.limits.clients.is_some() => 64 << 10,
         PerClient::Nothing | PerClient::Task => 1 << 10,
+        // As --buffer says, and what keeps account of it.
+        PerClient::Buffer => 17 << 10,
         PerClient::Thread => 64 << 10,
         PerClient::Process => 1 << 20,
     };

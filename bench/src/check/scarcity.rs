@@ -143,12 +143,14 @@ fn allowed_idle_share(context: &Context) -> f64 {
 /// Any of the calls that a server may read, write, wait and accept with; the
 /// mark lets strace pass over those that a machine does not have.
 const WAITS_AND_COPIES: &str = "?read,?recvfrom,?recvmsg,?readv,?write,?sendto,\
-    ?sendmsg,?writev,?epoll_wait,?epoll_pwait,?epoll_pwait2,?poll,?ppoll,\
+    ?sendmsg,?writev,?io_uring_enter,?epoll_wait,?epoll_pwait,?epoll_pwait2,?poll,?ppoll,\
     ?select,?pselect6,?accept,?accept4";
 
 /// Those of them that bring bytes in, and those that send them.
-const RECEIVES: &[&str] = &["read", "recvfrom", "recvmsg", "readv"];
-const SENDS: &[&str] = &["write", "sendto", "sendmsg", "writev"];
+const RECEIVES: &[&str] =
+    &["read", "recvfrom", "recvmsg", "readv", "io_uring_enter"];
+const SENDS: &[&str] =
+    &["write", "sendto", "sendmsg", "writev", "io_uring_enter"];
 
 fn injected_eintr(context: &Context) -> Result<Outcome> {
     let mut server = context.start()?;
@@ -181,6 +183,11 @@ fn injected_eintr(context: &Context) -> Result<Outcome> {
 }
 
 fn injected_accept_errors(context: &Context) -> Result<Outcome> {
+    if context.limits.no_calls {
+        let why = "no call of it accepts: a ring's operations cannot be made \
+                   to fail from outside";
+        return Ok(Outcome::Excluded(why.to_string()));
+    }
     // After the last four a server rests, so that they take their time.
     let few = context.size(6, 40);
     let errors = [

@@ -45,7 +45,9 @@ const BURST: usize = 2;
 fn signal_queue_overflow(context: &Context) -> Result<Outcome> {
     let limits = context.limits;
     let wanted = match limits.per_client {
-        PerClient::Nothing | PerClient::Task if !limits.burns_core => {
+        PerClient::Nothing | PerClient::Buffer | PerClient::Task
+            if !limits.burns_core =>
+        {
             context.size(200, 1_000)
         }
         // To carry so many is work, and none of them waits for all.

@@ -95,6 +95,7 @@ fn try_run(check: &Check) -> Result<ExitCode> {
             descriptors_below: None,
             burns_core: false,
             idle_wakes: false,
+            no_calls: false,
             per_client: PerClient::Nothing,
         }))
     });

@@ -438,7 +438,7 @@ pub fn absence(model: &Model, spot: &Spot, room: Room) -> Option<String> {
         return Some(format!("descriptors below {below}"));
     }
     let tasks = match limits.per_client {
-        PerClient::Nothing | PerClient::Task => None,
+        PerClient::Nothing | PerClient::Buffer | PerClient::Task => None,
         PerClient::Thread => Some("threads"),
         PerClient::Process => Some("processes"),
     };

@@ -60,6 +60,7 @@ static UNLIMITED: Limits = Limits {
     descriptors_below: None,
     burns_core: false,
     idle_wakes: false,
+    no_calls: false,
     per_client: PerClient::Nothing,
 };
 

@@ -188,6 +188,19 @@ pub(super) fn tree_by_parents(root: i32) -> Vec<Entry> {
     tree
 }
 
+/// How many threads it has, without those with which the kernel carries out
+/// operations of its rings: the kernel starts and keeps them as it likes.
+fn own_threads_of(of: &Entry) -> usize {
+    let kernels = |tid: &i32| {
+        let comm = proc_text(&format!("/proc/{}/task/{tid}/comm", of.pid));
+        comm.is_ok_and(|name| name.starts_with("iou-wrk-"))
+    };
+    match of.threads {
+        1 => 1,
+        all => all - tasks_of(of).iter().filter(|tid| kernels(tid)).count(),
+    }
+}
+
 /// What a server and its children hold at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
@@ -204,7 +217,7 @@ impl Standing {
         let mut seen = Standing::default();
         for entry in entries.iter().filter(|entry| !entry.zombie) {
             seen.memory += memory_of(entry.pid);
-            seen.threads += entry.threads;
+            seen.threads += own_threads_of(entry);
             seen.processes += 1;
         }
         seen

@@ -71,6 +71,9 @@ fn limits(limits: &Limits) -> String {
     }
     match limits.per_client {
         PerClient::Nothing => {}
+        PerClient::Buffer => {
+            words.push("a buffer for each client".to_owned());
+        }
         PerClient::Task => words.push("a task for each client".to_owned()),
         PerClient::Thread => words.push("a thread for each client".to_owned()),
         PerClient::Process => {

@@ -1,0 +1,138 @@
+//! io_uring: the kernel carries the operations out. They go to it by one
+//! queue and come back by another, in memory that both share: io_uring(7).
+
+pub mod buffers;
+mod multishot;
+mod single;
+mod sys;
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use buffers::Buffer;
+use echo::{Fd, Listener, Stop, StopFd, Timeout, Watch};
+use io_uring::IoUring;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+use crate::EventLoop;
+use crate::bytes::Bytes;
+use crate::flags::{Flags, Recv};
+use multishot::Multishot;
+use single::Single;
+use sys::Ring;
+
+/// A submission queue and a completion queue.
+pub trait Queues {
+    /// Submits an accept: of one client, or of all that will come.
+    fn accept(&mut self, listener: Fd, all: bool);
+
+    /// Submits a recv into this memory, which is lent for it.
+    fn recv(&mut self, client: Fd, memory: Vec<u8>);
+
+    /// Submits a recv of all that will come, into provided buffers; it ends
+    /// after so many bytes, if `limit` is not 0.
+    fn recv_all(&mut self, client: Fd, limit: usize);
+
+    /// Submits a send of these bytes, which are lent for it.
+    fn send(&mut self, client: Fd, bytes: Bytes, flags: i32);
+
+    /// Submits a read.
+    fn read(&mut self, fd: Fd, length: usize);
+
+    /// Submits the wish that what is under way on `fd` may end.
+    fn cancel(&mut self, fd: Fd);
+
+    /// Hands over all that was submitted, and sleeps until something is done.
+    fn enter(&mut self, timeout: Timeout) -> nix::Result<()>;
+
+    /// The next operation that is done.
+    fn next(&mut self) -> Option<Completion>;
+
+    /// What these bytes are.
+    fn bytes<'a>(&'a self, bytes: &'a Bytes) -> &'a [u8];
+
+    /// How many provided buffers the kernel has.
+    fn free(&self) -> usize;
+
+    /// Provides a buffer once more.
+    fn give_back(&mut self, buffer: Buffer);
+}
+
+/// What came out of a completion queue, with what was lent for it.
+pub enum Completion {
+    /// A client; whether there may be more of the same accept.
+    Accepted(nix::Result<OwnedFd>, bool),
+    /// A recv or read is over.
+    Received(Fd, nix::Result<()>, Bytes),
+    /// A recv of all that comes has filled a buffer, or says why not; `more`
+    /// if it goes on.
+    Arrived {
+        fd: Fd,
+        result: nix::Result<usize>,
+        buffer: Option<Buffer>,
+        more: bool,
+    },
+    /// A send is over.
+    Sent(Fd, nix::Result<usize>, Bytes),
+}
+
+/// How a ring is to be made.
+#[derive(Clone)]
+pub struct Setup {
+    /// How many submissions it takes before it must be entered.
+    pub entries: u32,
+    /// The most that one receive brings.
+    pub buffer: usize,
+    /// How many buffers are provided.
+    pub buffers: u16,
+    pub sqpoll: Option<Duration>,
+    pub zero_copy: bool,
+}
+
+impl Setup {
+    pub fn builder(&self) -> io_uring::Builder {
+        let mut builder = IoUring::builder();
+        builder.setup_clamp().setup_cqsize(4 * self.entries);
+        if let Some(idle) = self.sqpoll {
+            builder.setup_sqpoll(idle.as_millis() as u32);
+        } else if self.buffers > 0 {
+            builder.setup_single_issuer().setup_defer_taskrun();
+        }
+        builder
+    }
+}
+
+pub fn serve<W: Watch>(
+    listener: Listener,
+    stop: StopFd,
+    flags: Flags,
+    watch: W,
+) -> Result<()> {
+    // A descriptor that does not block would have a read end with EAGAIN at
+    // once; the ring waits for those that do.
+    let blocking = FcntlArg::F_SETFL(OFlag::empty());
+    watch.ask("fcntl", stop.fd(), || fcntl(&stop, blocking))?;
+    let setup = Setup {
+        entries: 1024,
+        buffer: listener.buffer(),
+        buffers: match flags.recv {
+            Recv::Single => 0,
+            Recv::Multishot => flags.buffers,
+        },
+        sqpoll: flags.sqpoll,
+        zero_copy: flags.zero_copy,
+    };
+    let ring = Ring::new(setup, watch).context("io_uring_setup")?;
+    match flags.recv {
+        Recv::Single => {
+            let processor = Single::new(ring, stop.fd(), watch);
+            EventLoop::new(listener, stop, processor).run()
+        }
+        Recv::Multishot => {
+            let buffer = listener.buffer();
+            let processor = Multishot::new(ring, stop.fd(), buffer, watch);
+            EventLoop::new(listener, stop, processor).run()
+        }
+    }
+}

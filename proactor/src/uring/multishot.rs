@@ -1,0 +1,337 @@
+//! One accept for all clients, and one recv for all that a client says. Memory
+//! is not lent to each: whoever speaks gets one of the buffers that all share.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use echo::{Connections, Fd, Listener, Timeout, Watch};
+use nix::errno::Errno;
+use nix::sys::socket::{Shutdown, shutdown};
+use nix::unistd::close;
+
+use super::buffers::Buffer;
+use super::single::SIGNAL;
+use super::{Completion, Queues};
+use crate::bytes::{Bytes, Memory};
+use crate::processor::{Done, Processor};
+
+pub struct Multishot<Q, W> {
+    ring: Q,
+    connections: Connections<Connection>,
+    accepting: Fd,
+    stop: Fd,
+    /// The most that a client is owed, and one recv for all brings.
+    most: usize,
+    /// Whether the kernel itself ends a recv after so much.
+    limits: bool,
+    /// Clients for whom something may be done without a completion.
+    due: VecDeque<Fd>,
+    /// Clients for whom there was no buffer.
+    starved: VecDeque<Fd>,
+    spare: Vec<Vec<u8>>,
+    watch: W,
+}
+
+struct Connection {
+    socket: OwnedFd,
+    /// What came while something else was being sent, in memory of its own.
+    backlog: Vec<u8>,
+    /// How its receiving has ended: by FIN (0), or by an errno.
+    ended: Option<i32>,
+    /// A recv is under way.
+    receiving: bool,
+    /// A send is under way.
+    sending: bool,
+    /// What it says next was asked for.
+    wanted: bool,
+    /// It did not take all that it was owed at once.
+    slow: bool,
+    /// There was no buffer for it.
+    starved: bool,
+    /// It is to be closed.
+    closing: bool,
+}
+
+/// How much memory is kept for the next backlogs.
+const SPARE: usize = 64;
+
+impl<Q: Queues, W: Watch> Multishot<Q, W> {
+    pub fn new(mut ring: Q, stop: Fd, most: usize, watch: W) -> Self {
+        ring.read(stop, SIGNAL);
+        Multishot {
+            ring,
+            connections: Connections::default(),
+            accepting: -1,
+            stop,
+            most,
+            limits: true,
+            due: VecDeque::with_capacity(256),
+            starved: VecDeque::with_capacity(256),
+            spare: Vec::with_capacity(SPARE),
+            watch,
+        }
+    }
+
+    /// A recv for all that comes has brought something, or ended.
+    fn on_arrived(
+        &mut self,
+        fd: Fd,
+        result: nix::Result<usize>,
+        buffer: Option<Buffer>,
+        more: bool,
+    ) -> Option<Done> {
+        let Some(it) = self.connections.get_mut(fd) else { return None };
+        it.receiving = more;
+        let n = result.unwrap_or(0);
+        let bytes = buffer.map(|it| Bytes::new(Memory::Provided(it), n));
+        match (result, bytes) {
+            (Ok(1..), Some(bytes)) if it.wanted && it.backlog.is_empty() => {
+                it.wanted = false;
+                return Some(Done::Received(fd, Ok(bytes)));
+            }
+            (Ok(1..), Some(bytes)) if !it.closing => {
+                self.keep(fd, &bytes);
+                self.give_back(bytes);
+            }
+            (result, bytes) => {
+                match result {
+                    Ok(n) => it.ended = Some(n as i32).filter(|n| *n == 0),
+                    // No buffer was left: once there is one.
+                    Err(Errno::ENOBUFS) => {
+                        it.starved = true;
+                        self.starved.push_back(fd);
+                    }
+                    // This kernel knows no limit.
+                    Err(Errno::EINVAL) if self.limits => self.limits = false,
+                    // It was asked to.
+                    Err(Errno::ECANCELED | Errno::EINTR) => {}
+                    Err(err) => it.ended = Some(err as i32),
+                }
+                bytes.into_iter().for_each(|it| self.give_back(it));
+            }
+        }
+        self.settle(fd)
+    }
+
+    /// Copies what came too early, so that the buffer is free for others. A
+    /// client that is owed enough is not received from.
+    fn keep(&mut self, fd: Fd, bytes: &Bytes) {
+        let Some(it) = self.connections.get_mut(fd) else { return };
+        if it.backlog.capacity() == 0 {
+            it.backlog = self.spare.pop().unwrap_or_default();
+            it.backlog.clear();
+        }
+        it.backlog.extend_from_slice(self.ring.bytes(bytes));
+        if it.backlog.len() >= self.most && it.receiving && !self.limits {
+            self.ring.cancel(fd);
+        }
+    }
+
+    /// What can be done for a client now.
+    fn settle(&mut self, fd: Fd) -> Option<Done> {
+        let it = self.connections.get_mut(fd)?;
+        if it.closing {
+            if !it.receiving && !it.sending {
+                let it = self.connections.remove(fd)?;
+                self.watch.ask("close", fd, || close(it.socket)).ok();
+            }
+            return None;
+        }
+        if !it.wanted {
+            return None;
+        }
+        if !it.backlog.is_empty() {
+            it.wanted = false;
+            let backlog = mem::take(&mut it.backlog);
+            let length = backlog.len();
+            let bytes = Bytes::new(Memory::Own(backlog), length);
+            return Some(Done::Received(fd, Ok(bytes)));
+        }
+        if let Some(end) = it.ended {
+            it.wanted = false;
+            let result = match end {
+                0 => Ok(Bytes::new(Memory::Own(Vec::new()), 0)),
+                errno => Err(Errno::from_raw(errno)),
+            };
+            return Some(Done::Received(fd, result));
+        }
+        if !it.receiving && !it.starved {
+            it.receiving = true;
+            let limit = if self.limits { self.most } else { 0 };
+            self.ring.recv_all(fd, limit);
+        }
+        None
+    }
+
+    /// Bytes in memory of their own: their buffer is free for others.
+    fn own(&mut self, bytes: Bytes) -> Bytes {
+        let Memory::Provided(_) = bytes.memory else { return bytes };
+        let mut memory = self.spare.pop().unwrap_or_default();
+        memory.clear();
+        memory.extend_from_slice(self.ring.bytes(&bytes));
+        let length = memory.len();
+        self.give_back(bytes);
+        Bytes::new(Memory::Own(memory), length)
+    }
+
+    fn on_sent(
+        &mut self,
+        fd: Fd,
+        result: nix::Result<usize>,
+        bytes: Bytes,
+    ) -> Option<Done> {
+        let Some(it) = self.connections.get_mut(fd) else {
+            self.give_back(bytes);
+            return None;
+        };
+        it.sending = false;
+        if it.closing {
+            self.give_back(bytes);
+            return self.settle(fd);
+        }
+        it.slow = result != Ok(bytes.len());
+        if result == Err(Errno::EAGAIN) {
+            self.send(fd, bytes);
+            return None;
+        }
+        Some(Done::Sent(fd, result, bytes))
+    }
+}
+
+impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
+    fn accept(&mut self, listener: &Listener) {
+        self.accepting = listener.fd();
+        self.ring.accept(self.accepting, !listener.is_limited());
+    }
+
+    fn accepting(&self) -> bool {
+        self.accepting >= 0
+    }
+
+    fn stop_accepting(&mut self) {
+        if self.accepting() {
+            self.ring.cancel(self.accepting);
+        }
+    }
+
+    fn adopt(&mut self, socket: OwnedFd) {
+        let fd = socket.as_raw_fd();
+        let connection = Connection {
+            socket,
+            backlog: Vec::new(),
+            ended: None,
+            receiving: false,
+            sending: false,
+            wanted: false,
+            slow: false,
+            starved: false,
+            closing: false,
+        };
+        self.connections.insert(fd, connection);
+    }
+
+    fn receive(&mut self, client: Fd) {
+        let Some(it) = self.connections.get_mut(client) else { return };
+        it.wanted = true;
+        if !it.receiving || !it.backlog.is_empty() || it.ended.is_some() {
+            self.due.push_back(client);
+        }
+    }
+
+    /// First a send that does not wait, from the buffer itself: so the ring
+    /// has it back at once. A client that does not take all gets what is left
+    /// from memory of its own, which is lent for as long as that takes.
+    fn send(&mut self, client: Fd, bytes: Bytes) {
+        let Some(it) = self.connections.get_mut(client) else { return };
+        it.sending = true;
+        let slow = it.slow;
+        let bytes = if slow { self.own(bytes) } else { bytes };
+        let flags = match bytes.memory {
+            Memory::Provided(_) => libc::MSG_DONTWAIT,
+            Memory::Own(_) => 0,
+        };
+        self.ring.send(client, bytes, flags);
+    }
+
+    fn give_back(&mut self, bytes: Bytes) {
+        match bytes.memory {
+            Memory::Provided(buffer) => self.ring.give_back(buffer),
+            Memory::Own(memory) => {
+                if self.spare.len() < SPARE {
+                    self.spare.push(memory);
+                }
+            }
+        }
+    }
+
+    fn finish(&mut self, client: Fd) {
+        let finish = || shutdown(client, Shutdown::Write);
+        self.watch.ask("shutdown", client, finish).ok();
+    }
+
+    fn owed_nothing(&self) -> Vec<Fd> {
+        let connections = self.connections.iter();
+        let idle = connections.filter(|(_, it)| !it.sending);
+        idle.map(|(fd, _)| fd).collect()
+    }
+
+    fn close(&mut self, client: Fd) {
+        let Some(it) = self.connections.get_mut(client) else { return };
+        it.closing = true;
+        if it.receiving || it.sending {
+            self.ring.cancel(client);
+        }
+        self.due.push_back(client);
+    }
+
+    fn clients(&self) -> usize {
+        self.connections.len()
+    }
+
+    fn wait(&mut self, timeout: Timeout) -> Result<()> {
+        // As many as there are buffers for: the others would starve again.
+        let fed = self.ring.free().min(self.starved.len());
+        for _ in 0..fed {
+            let Some(fd) = self.starved.pop_front() else { break };
+            let Some(it) = self.connections.get_mut(fd) else { continue };
+            it.starved = false;
+            let done = self.settle(fd);
+            debug_assert!(done.is_none());
+        }
+        self.ring.enter(timeout).context("io_uring_enter")
+    }
+
+    fn next(&mut self) -> Option<Done> {
+        loop {
+            if let Some(fd) = self.due.pop_front() {
+                match self.settle(fd) {
+                    None => continue,
+                    done => return done,
+                }
+            }
+            let done = match self.ring.next()? {
+                Completion::Accepted(result, more) => {
+                    if !more {
+                        self.accepting = -1;
+                    }
+                    Some(Done::Accepted(result))
+                }
+                Completion::Received(..) => {
+                    self.ring.read(self.stop, SIGNAL);
+                    Some(Done::Stop)
+                }
+                Completion::Arrived { fd, result, buffer, more } => {
+                    self.on_arrived(fd, result, buffer, more)
+                }
+                Completion::Sent(fd, result, bytes) => {
+                    self.on_sent(fd, result, bytes)
+                }
+            };
+            if done.is_some() {
+                return done;
+            }
+        }
+    }
+}

@@ -1,0 +1,488 @@
+//! A ring, and what is lent to it. The kernel reads and writes memory of ours
+//! long after the call that told it to, so that memory belongs to the ring
+//! until the operation's own completion has come out.
+#![allow(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicU16, Ordering::Release};
+use std::time::{Duration, Instant};
+
+use echo::{Fd, Timeout, Watch};
+use io_uring::types::{
+    self, BufRingEntry, CancelBuilder, SubmitArgs, Timespec,
+};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+use nix::errno::Errno;
+
+use super::buffers::{Accounts, Buffer};
+use super::{Completion, Queues, Setup};
+use crate::bytes::{Bytes, Memory};
+
+/// The two queues, and all that the kernel may still read or write.
+pub struct Ring<W: Watch> {
+    ring: IoUring,
+    /// By descriptor: what its operation in flight reads or writes.
+    lent: Vec<Option<Bytes>>,
+    provided: Option<Provided>,
+    /// Completions that were taken out of the queue and not looked at yet.
+    done: VecDeque<cqueue::Entry>,
+    /// Operations whose last completion is still to come.
+    in_flight: usize,
+    setup: Setup,
+    /// What zero-copy sends will have sent once their bytes are free.
+    sent: Vec<i32>,
+    watch: W,
+}
+
+/// What an operation is, beside its descriptor, in its `user_data`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    Accept,
+    Recv,
+    RecvMulti,
+    Send,
+    Read,
+    Cancel,
+}
+
+impl Kind {
+    fn of(user_data: u64) -> Self {
+        use Kind::*;
+        let kinds = [Accept, Recv, RecvMulti, Send, Read, Cancel];
+        kinds[(user_data >> 32) as usize]
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Accept => "accept",
+            Kind::Recv | Kind::RecvMulti => "recv",
+            Kind::Send => "send",
+            Kind::Read => "read",
+            Kind::Cancel => "cancel",
+        }
+    }
+
+    fn key(self, fd: Fd) -> u64 {
+        (self as u64) << 32 | fd as u64
+    }
+}
+
+/// The group of the provided buffers: there is one.
+const GROUP: u16 = 0;
+
+impl<W: Watch> Ring<W> {
+    /// A ring of its own for this thread.
+    pub fn new(setup: Setup, watch: W) -> nix::Result<Self> {
+        let mut ring = None;
+        watch.ask("io_uring_setup", -1, || {
+            let new = setup.builder().build(setup.entries);
+            let new = ring.insert(new.map_err(errno)?);
+            Ok(new.as_raw_fd())
+        })?;
+        let ring = ring.expect("it was made");
+        watch.name(ring.as_raw_fd(), "completions");
+        let provided = match setup.buffers {
+            0 => None,
+            count => {
+                let provided = Provided::new(count, setup.buffer)?;
+                let (addr, fd) = (provided.entries.addr(), ring.as_raw_fd());
+                // SAFETY: the entries are `count` of them, at the beginning
+                // of a page, and stay mapped until nothing is in flight, or
+                // for good: `drop`.
+                watch.ask("io_uring_register", fd, || unsafe {
+                    let submitter = ring.submitter();
+                    submitter
+                        .register_buf_ring_with_flags(addr, count, GROUP, 0)
+                        .map_err(errno)
+                })?;
+                Some(provided)
+            }
+        };
+        Ok(Ring {
+            ring,
+            lent: Vec::new(),
+            provided,
+            done: VecDeque::with_capacity(4 * setup.entries as usize),
+            in_flight: 0,
+            setup,
+            sent: Vec::new(),
+            watch,
+        })
+    }
+
+    /// Puts an operation into the submission queue.
+    ///
+    /// # Safety
+    ///
+    /// What it reads and writes must stay valid until its last completion.
+    unsafe fn push(&mut self, kind: Kind, fd: Fd, bytes: usize, it: Entry) {
+        let entry = it.user_data(kind.key(fd));
+        // SAFETY: as the caller promises.
+        while unsafe { self.ring.submission().push(&entry) }.is_err() {
+            self.make_room();
+        }
+        self.in_flight += 1;
+        self.watch.submitted(kind.name(), fd, bytes);
+    }
+
+    /// Hands over what is in the submission queue, and waits for nothing.
+    fn make_room(&mut self) {
+        let fd = self.ring.as_raw_fd();
+        let _ = self.watch.ask("io_uring_enter", fd, || {
+            let submitter = self.ring.submitter();
+            match self.setup.sqpoll {
+                None => submitter.submit(),
+                Some(_) => submitter.squeue_wait(),
+            }
+            .map_err(errno)
+        });
+        // The kernel takes nothing more while nobody takes what it has done.
+        self.done.extend(self.ring.completion());
+    }
+
+    /// Lends bytes to the operation on this descriptor that begins now; where
+    /// they lie.
+    fn lend(&mut self, fd: Fd, bytes: Bytes) -> *mut u8 {
+        let slot = fd as usize;
+        if slot >= self.lent.len() {
+            self.lent.resize_with(slot + 1, || None);
+        }
+        assert!(self.lent[slot].is_none(), "one at a time");
+        let lent = self.lent[slot].insert(bytes);
+        let start = lent.start as usize;
+        let whole = match &mut lent.memory {
+            Memory::Own(memory) => memory.as_mut_ptr(),
+            Memory::Provided(buffer) => {
+                let provided = self.provided.as_ref();
+                provided.expect("it is one of them").at(buffer.id())
+            }
+        };
+        whole.wrapping_add(start)
+    }
+
+    /// The bytes of the operation on this descriptor that has ended.
+    fn returned(&mut self, fd: Fd) -> Bytes {
+        let lent = self.lent.get_mut(fd as usize).and_then(Option::take);
+        lent.expect("they were lent until now")
+    }
+}
+
+type Entry = squeue::Entry;
+
+impl<W: Watch> Queues for Ring<W> {
+    fn accept(&mut self, listener: Fd, all: bool) {
+        let at = types::Fd(listener);
+        let flags = libc::SOCK_CLOEXEC;
+        let entry = match all {
+            true => opcode::AcceptMulti::new(at).flags(flags).build(),
+            false => {
+                let nobody = ptr::null_mut();
+                opcode::Accept::new(at, nobody, ptr::null_mut())
+                    .flags(flags)
+                    .build()
+            }
+        };
+        // SAFETY: it writes no address.
+        unsafe { self.push(Kind::Accept, listener, 0, entry) };
+    }
+
+    fn recv(&mut self, client: Fd, mut memory: Vec<u8>) {
+        memory.resize(self.setup.buffer, 0);
+        let room = memory.len();
+        let at = self.lend(client, Bytes::new(Memory::Own(memory), 0));
+        let fd = types::Fd(client);
+        let entry = opcode::Recv::new(fd, at, room as u32).build();
+        // SAFETY: the memory is lent, `room` bytes from its beginning.
+        unsafe { self.push(Kind::Recv, client, room, entry) };
+    }
+
+    fn recv_all(&mut self, client: Fd, limit: usize) {
+        let entry = opcode::RecvMulti::new(types::Fd(client), GROUP).build();
+        let entry = limited(entry, limit as u32);
+        // SAFETY: it writes into buffers that were provided, each of which is
+        // out of the kernel's hands once a completion names it.
+        unsafe { self.push(Kind::RecvMulti, client, 0, entry) };
+    }
+
+    fn send(&mut self, client: Fd, bytes: Bytes, flags: i32) {
+        let length = bytes.len();
+        let at = self.lend(client, bytes);
+        let fd = types::Fd(client);
+        let flags = flags | libc::MSG_NOSIGNAL;
+        let entry = match self.setup.zero_copy {
+            false => {
+                opcode::Send::new(fd, at, length as u32).flags(flags).build()
+            }
+            true => {
+                opcode::SendZc::new(fd, at, length as u32).flags(flags).build()
+            }
+        };
+        // SAFETY: the bytes are lent, `length` of them from there.
+        unsafe { self.push(Kind::Send, client, length, entry) };
+    }
+
+    fn read(&mut self, fd: Fd, length: usize) {
+        let memory = Memory::Own(vec![0; length]);
+        let at = self.lend(fd, Bytes::new(memory, 0));
+        let entry = opcode::Read::new(types::Fd(fd), at, length as u32).build();
+        // SAFETY: the memory is lent, `length` bytes from its beginning.
+        unsafe { self.push(Kind::Read, fd, length, entry) };
+    }
+
+    fn cancel(&mut self, fd: Fd) {
+        let all = CancelBuilder::fd(types::Fd(fd)).all();
+        let entry = opcode::AsyncCancel2::new(all).build();
+        // SAFETY: it reads and writes nothing.
+        unsafe { self.push(Kind::Cancel, fd, 0, entry) };
+    }
+
+    fn enter(&mut self, timeout: Timeout) -> nix::Result<()> {
+        let queued = self.ring.submission().len();
+        let want = usize::from(self.done.is_empty());
+        if queued + want == 0 {
+            return Ok(());
+        }
+        let limit = timeout.timespec().map(|it| {
+            Timespec::new().sec(it.tv_sec() as u64).nsec(it.tv_nsec() as u32)
+        });
+        let mut args = SubmitArgs::new();
+        if let Some(limit) = &limit {
+            args = args.timespec(limit);
+        }
+        let submitter = self.ring.submitter();
+        let wait = || submitter.submit_with_args(want, &args).map_err(errno);
+        let result = self.watch.wait("io_uring_enter", queued, wait);
+        self.done.extend(self.ring.completion());
+        match result {
+            // Nothing was done in time; a signal came; the kernel first wants
+            // to get rid of completions, or is short of memory.
+            Ok(_) => Ok(()),
+            Err(Errno::ETIME | Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => {
+                Ok(())
+            }
+            Err(err) => Err(err),
+        }
+    }
+
+    fn next(&mut self) -> Option<Completion> {
+        loop {
+            let entry = self.done.pop_front()?;
+            let (fd, kind) =
+                (entry.user_data() as Fd, Kind::of(entry.user_data()));
+            let (flags, mut raw) = (entry.flags(), entry.result());
+            let more = cqueue::more(flags);
+            if !more {
+                self.in_flight -= 1;
+            }
+            if kind == Kind::Send && self.setup.zero_copy {
+                let slot = fd as usize;
+                if more {
+                    // What was sent is known, but not yet free.
+                    if slot >= self.sent.len() {
+                        self.sent.resize(slot + 1, 0);
+                    }
+                    self.sent[slot] = raw;
+                    continue;
+                } else if cqueue::notif(flags) {
+                    raw = self.sent[slot];
+                }
+            }
+            self.watch.completed(kind.name(), fd, raw);
+            let result = Errno::result(raw).map(|n| n as usize);
+            let result = match raw {
+                0.. => result,
+                _ => Err(Errno::from_raw(-raw)),
+            };
+            return Some(match kind {
+                Kind::Accept => {
+                    // SAFETY: the kernel has just made it, and told nobody
+                    // else.
+                    let new = |fd| unsafe { OwnedFd::from_raw_fd(fd as Fd) };
+                    Completion::Accepted(result.map(new), more)
+                }
+                Kind::Recv | Kind::Read => {
+                    let mut bytes = self.returned(fd);
+                    bytes.end = result.unwrap_or(0) as u32;
+                    Completion::Received(fd, result.map(drop), bytes)
+                }
+                Kind::RecvMulti => {
+                    let id = cqueue::buffer_select(flags);
+                    let provided = self.provided.as_mut();
+                    let taken = id.zip(provided);
+                    let buffer = taken.map(|(id, it)| it.accounts.take(id));
+                    Completion::Arrived { fd, result, buffer, more }
+                }
+                Kind::Send => Completion::Sent(fd, result, self.returned(fd)),
+                Kind::Cancel => continue,
+            });
+        }
+    }
+
+    fn bytes<'a>(&'a self, bytes: &'a Bytes) -> &'a [u8] {
+        let range = bytes.start as usize..bytes.end as usize;
+        match &bytes.memory {
+            Memory::Own(memory) => &memory[range],
+            Memory::Provided(buffer) => {
+                let provided = self.provided.as_ref();
+                &provided.expect("it is one of them").filled(buffer)[range]
+            }
+        }
+    }
+
+    fn free(&self) -> usize {
+        self.provided.as_ref().map_or(0, |it| it.accounts.free())
+    }
+
+    fn give_back(&mut self, buffer: Buffer) {
+        let provided = self.provided.as_mut();
+        provided.expect("it is one of them").give_back(buffer);
+    }
+}
+
+impl<W: Watch> Drop for Ring<W> {
+    /// To close a ring ends no operation: the kernel does that later, and may
+    /// write meanwhile. So all of them are cancelled and awaited; if one does
+    /// not end, what it was lent is never freed.
+    fn drop(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(1);
+        while self.in_flight > 0 && Instant::now() < deadline {
+            let fd = self.ring.as_raw_fd();
+            let limit = Timespec::from(Duration::from_millis(100));
+            let _ = self.watch.ask("io_uring_register", fd, || {
+                let submitter = self.ring.submitter();
+                let all = CancelBuilder::any();
+                submitter.register_sync_cancel(Some(limit), all).map_err(errno)
+            });
+            let soon = Instant::now() + Duration::from_millis(10);
+            if self.enter(Timeout::until(Some(soon))).is_err() {
+                break;
+            }
+            while self.next().is_some() {}
+        }
+        if self.in_flight > 0 {
+            mem::forget(mem::take(&mut self.lent));
+            mem::forget(self.provided.take());
+        }
+    }
+}
+
+/// Lets a receive that goes on and on end after so many bytes; 0 is no limit.
+fn limited(mut entry: Entry, bytes: u32) -> Entry {
+    /// Where `optlen` lies in io_uring_sqe, in words: linux/io_uring.h.
+    const OPTLEN: usize = 44 / 4;
+    const { assert!(size_of::<Entry>() == 64) };
+    let words = ptr::from_mut(&mut entry).cast::<u32>();
+    // SAFETY: an entry is one io_uring_sqe, which has 64 bytes and any value
+    // there is one; RecvMulti leaves this word zero.
+    unsafe { words.add(OPTLEN).write(bytes) };
+    entry
+}
+
+fn errno(error: io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
+}
+
+/// Memory that the kernel fills for whoever has something to say.
+struct Provided {
+    entries: Mapping,
+    memory: Mapping,
+    count: u16,
+    size: usize,
+    tail: u16,
+    accounts: Accounts,
+}
+
+impl Provided {
+    fn new(count: u16, size: usize) -> nix::Result<Self> {
+        let entries = usize::from(count) * size_of::<BufRingEntry>();
+        let mut provided = Provided {
+            entries: Mapping::new(entries)?,
+            memory: Mapping::new(usize::from(count) * stride(size))?,
+            count,
+            size,
+            tail: 0,
+            accounts: Accounts::new(count),
+        };
+        (0..count).for_each(|id| provided.put(id));
+        Ok(provided)
+    }
+
+    fn at(&self, id: u16) -> *mut u8 {
+        assert!(id < self.count);
+        let start = self.memory.0.as_ptr();
+        start.wrapping_add(usize::from(id) * stride(self.size))
+    }
+
+    /// What the kernel has written; it has let go of it.
+    fn filled(&self, buffer: &Buffer) -> &[u8] {
+        // SAFETY: `size` bytes of the mapping. Who has the token has the
+        // buffer: the kernel writes there again only after `give_back`, which
+        // takes it, and so ends this borrow of it.
+        unsafe { std::slice::from_raw_parts(self.at(buffer.id()), self.size) }
+    }
+
+    fn give_back(&mut self, buffer: Buffer) {
+        let id = self.accounts.give_back(buffer);
+        self.put(id);
+    }
+
+    fn put(&mut self, id: u16) {
+        let ring = self.entries.0.as_ptr().cast::<BufRingEntry>();
+        let place = usize::from(self.tail & (self.count - 1));
+        let addr = self.at(id) as u64;
+        // SAFETY: one of `count` entries, which are ours to write until the
+        // tail is behind them; no more than `count` are out.
+        let entry = unsafe { &mut *ring.add(place) };
+        entry.set_addr(addr);
+        entry.set_len(self.size as u32);
+        entry.set_bid(id);
+        self.tail = self.tail.wrapping_add(1);
+        // SAFETY: the tail lies in the first entry, and is aligned.
+        let tail = unsafe { BufRingEntry::tail(ring) };
+        // SAFETY: mapped, and written by nobody but us; the kernel reads it.
+        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        tail.store(self.tail, Release);
+    }
+}
+
+/// One buffer and a little: if all began at the same place of a page, they
+/// would share a few lines of the cache.
+fn stride(size: usize) -> usize {
+    size.next_multiple_of(64) + 64
+}
+
+/// Memory that the kernel and we share, from the beginning of a page.
+struct Mapping(NonNull<u8>, usize);
+
+impl Mapping {
+    fn new(size: usize) -> nix::Result<Self> {
+        let (prot, flags) = (
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE,
+        );
+        // SAFETY: at an address of the kernel's choice: no memory of ours.
+        let at =
+            unsafe { libc::mmap(ptr::null_mut(), size, prot, flags, -1, 0) };
+        match NonNull::new(at.cast::<u8>()) {
+            Some(start) if at != libc::MAP_FAILED => Ok(Mapping(start, size)),
+            _ => Err(Errno::last()),
+        }
+    }
+
+    fn addr(&self) -> u64 {
+        self.0.as_ptr() as u64
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping of `new`, and nobody has a pointer into it: the
+        // ring drops it once nothing is in flight.
+        unsafe { libc::munmap(self.0.as_ptr().cast(), self.1) };
+    }
+}
