@@ -65,7 +65,7 @@ impl Sweep {
             Sweep::Connections => "by connections",
             Sweep::Sizes => "by size",
             Sweep::Depths => "by depth",
-            Sweep::Streams => "streams",
+            Sweep::Streams => "streams beside requests",
         }
     }
 
@@ -342,8 +342,13 @@ fn told(found: &[&Found], measure: Measure) -> Passage {
 }
 
 /// For each server with an io_uring, where it wins and where it does not.
-pub fn of_sweep(comparison: &Comparison, sweep: Sweep) -> Vec<Passage> {
-    let by = Measure::ALL.map(|it| (it, found(comparison, sweep, it)));
+pub fn of_sweep(
+    comparison: &Comparison,
+    sweep: Sweep,
+    measures: &[Measure],
+) -> Vec<Passage> {
+    let by = measures.iter().map(|it| (it, found(comparison, sweep, *it)));
+    let by: Vec<_> = by.collect();
     let mut models: Vec<&str> = Vec::new();
     for it in by.iter().flat_map(|it| &it.1) {
         if !models.contains(&it.model) {
@@ -363,7 +368,7 @@ pub fn of_sweep(comparison: &Comparison, sweep: Sweep) -> Vec<Passage> {
                 _ => " By",
             };
             out.push(words(format!("{between} {}: ", measure.name())));
-            out.extend(told(&of, *measure));
+            out.extend(told(&of, **measure));
             out.push(words("."));
         }
         out

@@ -4,7 +4,7 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table};
 use console::{Style, measure_text_width};
 
-use super::answers::{self, Passage, Piece, Sweep};
+use super::answers::{self, Measure, Passage, Piece, Sweep};
 use super::charts::{BUSY, named};
 use super::number;
 use super::{listed, plural};
@@ -92,7 +92,9 @@ fn answered(comparison: &Comparison, width: usize) -> String {
         say("", &passage);
     }
     for sweep in Sweep::ALL {
-        for passage in answers::of_sweep(comparison, sweep) {
+        // Latency is for the page, which has room.
+        let cpu = [Measure::Cpu];
+        for passage in answers::of_sweep(comparison, sweep, &cpu) {
             let name = Piece::Words(format!("{}, ", sweep.name()));
             let passage = [name].into_iter().chain(passage).collect();
             say("  ", &passage);

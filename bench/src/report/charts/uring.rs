@@ -192,7 +192,8 @@ impl<'a> Source<'a> {
     fn answers(&self) -> Vec<Part> {
         let mut parts = Vec::new();
         for sweep in Sweep::ALL {
-            let passages = answers::of_sweep(self.comparison, sweep);
+            let passages =
+                answers::of_sweep(self.comparison, sweep, &Measure::ALL);
             if passages.is_empty() {
                 continue;
             }
