@@ -443,13 +443,14 @@ fn overall(comparison: &Comparison, first: &Found, all: &[Found]) -> Passage {
     ))]
 }
 
-/// Of all servers with an io_uring, the one that takes least at each point.
+/// Of all servers with an io_uring, the one that takes least at each point: by
+/// the end of its interval, so that it wins there if one of them does.
 fn best_of(comparison: &Comparison, sweep: Sweep) -> Option<Passage> {
     let all = found(comparison, sweep, Measure::Cpu);
     let mut best: Vec<&Found> = Vec::new();
     for it in &all {
         match best.iter_mut().find(|had| had.at == it.at) {
-            Some(had) if it.ratio.median < had.ratio.median => *had = it,
+            Some(had) if it.ratio.high < had.ratio.high => *had = it,
             Some(_) => {}
             None => best.push(it),
         }
@@ -480,7 +481,7 @@ fn best_of(comparison: &Comparison, sweep: Sweep) -> Option<Passage> {
 /// How many calls it makes where it takes least, and how many the baseline.
 fn calls_at_best(comparison: &Comparison, all: &[Found]) -> Option<Passage> {
     let mut best: Vec<&Found> = all.iter().collect();
-    best.sort_by(|a, b| a.ratio.median.total_cmp(&b.ratio.median));
+    best.sort_by(|a, b| a.ratio.high.total_cmp(&b.ratio.high));
     let best = best.first()?;
     let point = &comparison.points[best.at];
     let calls = |model: &str| {
@@ -501,7 +502,7 @@ fn calls_at_best(comparison: &Comparison, all: &[Found]) -> Option<Passage> {
         best.model, point.name
     ))];
     for (model, (each, wait), between) in
-        [(best.model, own, ", "), (best.baseline, base, ".")]
+        [(best.model, own, "; "), (best.baseline, base, ".")]
     {
         out.push(words(format!("{model} makes ")));
         out.push(each);
