@@ -156,9 +156,10 @@ pub const URING_OR_EPOLL: &str = "uring-or-epoll";
 /// The load from which each of its sweeps changes one thing.
 pub const BETWEEN: Load = busy(50);
 
-/// So many bytes outstanding on a connection fill its windows both ways: they
-/// are a stream, and no request with its response.
-pub const STREAM: usize = 1 << 20;
+/// So many bytes outstanding on a connection fill its windows both ways, so
+/// that a send meets no room: they are a stream, and no request with its
+/// response. tcp_wmem's usual most is as much: tcp(7).
+pub const STREAM: usize = 4 << 20;
 
 const fn streaming(connections: usize) -> Load {
     let size = 64 * 1024;
@@ -366,8 +367,12 @@ pub static SCENARIOS: &[Scenario] = &[
             spot("depth 16", Load { depth: 16, ..BETWEEN }),
             spot("depth 32", Load { depth: 32, ..BETWEEN }),
             spot("1 connection, 64 KiB", one(64 * 1024)),
+            spot(
+                "10 connections, 64 KiB",
+                Load { size: 64 * 1024, ..busy(10) },
+            ),
             spot("1 stream", streaming(1)),
-            spot("50 streams", streaming(50)),
+            spot("10 streams", streaming(10)),
         ],
         stretch: 1,
         with_itself: false,
@@ -506,7 +511,7 @@ mod tests {
         assert!(why("floor", &idle(100, 1000)).is_some());
         assert_eq!(why("floor", &busy(1000)), None);
         assert_eq!(why("floor", &streaming(1)), None);
-        assert!(why("floor", &streaming(50)).is_some());
+        assert!(why("floor", &streaming(10)).is_some());
         assert_eq!(why("epoll_lt", &idle(100, 10_000)), None);
         assert!(why("epoll_lt", &idle(100, 20_000)).is_some());
     }

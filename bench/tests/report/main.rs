@@ -633,9 +633,9 @@ fn has_ring(row: &Row) -> bool {
 /// A point that is a stream, or has one beside it.
 const STREAMS: [(&str, usize, usize); 4] = [
     ("1 connection, one at a time", 1, 1),
-    ("1 stream", 1, 16),
-    ("50 connections, one at a time", 50, 1),
-    ("50 streams", 50, 16),
+    ("1 stream", 1, 64),
+    ("10 connections, one at a time", 10, 1),
+    ("10 streams", 10, 64),
 ];
 
 /// Where calls are shown by name.
@@ -644,7 +644,7 @@ const BY_NAME: [&str; 5] = [
     "10,000 connections",
     "64 KiB",
     "depth 32",
-    "50 streams",
+    "10 streams",
 ];
 
 /// A title, its axes, and which rows are drawn.
