@@ -13,8 +13,8 @@ mod stats;
 
 pub use contender::{Contender, Setting};
 pub use scenario::{
-    BETWEEN, Entrant, Field, Room, SCENARIOS, STREAM, Scenario, Servers, Spot,
-    URING_OR_EPOLL, absence, usual_baseline,
+    BETWEEN, Entrant, Field, Only, Room, SCENARIOS, STREAM, Scenario, Servers,
+    Spot, URING_OR_EPOLL, absence, usual_baseline,
 };
 
 use crate::harness;

@@ -36,8 +36,16 @@ pub struct Field {
 pub struct Entrant {
     /// Its row.
     pub name: &'static str,
-    /// At which loads it is asked, if not at all, and why not at the others.
-    pub only: Option<(fn(&Load) -> bool, &'static str)>,
+    /// At which loads it is asked, if not at all of them.
+    pub only: Option<Only>,
+}
+
+/// Some loads of a scenario.
+pub struct Only {
+    /// Whether it is one of them.
+    pub fits: fn(&Load) -> bool,
+    /// Why the others are none.
+    pub why: &'static str,
 }
 
 const fn entrant(name: &'static str) -> Entrant {
@@ -55,8 +63,8 @@ impl Scenario {
         let Some(field) = self.field else { return Some(Ok(())) };
         let all = field.entrants;
         let entrant = all.iter().find(|it| it.name == model.name)?;
-        Some(match entrant.only {
-            Some((fits, why)) if !fits(load) => Err(why),
+        Some(match &entrant.only {
+            Some(only) if !(only.fits)(load) => Err(only.why),
             _ => Ok(()),
         })
     }
@@ -175,19 +183,19 @@ static URING_AND_EPOLL: Field = Field {
         entrant("proactor-multishot"),
         Entrant {
             name: "proactor-sqpoll",
-            only: Some((
-                |load| load.size <= BETWEEN.size,
-                "it saves calls, of which long messages have few for their \
-                 bytes: asked up to 64 B",
-            )),
+            only: Some(Only {
+                fits: |load| load.size <= BETWEEN.size,
+                why: "it saves calls, of which long messages have few for \
+                      their bytes: asked up to 64 B",
+            }),
         },
         Entrant {
             name: "proactor-zero-copy",
-            only: Some((
-                |load| load.size >= 4096,
-                "it saves a copy, and has a notice more for each send: asked \
-                 from 4 KiB on",
-            )),
+            only: Some(Only {
+                fits: |load| load.size >= 4096,
+                why: "it saves a copy, and has a notice more for each send: \
+                      asked from 4 KiB on",
+            }),
         },
         entrant("proactor-emulated"),
         // It has but a few clients at once, as its row says.

@@ -608,8 +608,10 @@ const SWEEPS: [(&str, &str, Has); 3] = [
     }),
 ];
 
+type Counted = fn(&Row) -> bool;
+
 /// What is drawn over each of them, and of which rows.
-const OVER: [(&str, &str, fn(&Row) -> bool); 8] = [
+const OVER: [(&str, &str, Counted); 8] = [
     ("CPU time a message against the baseline", "times epoll_et", |row| {
         row.ratio.is_some()
     }),
