@@ -1,7 +1,7 @@
 use crate::Fd;
 
 /// A call's name is cut to this many bytes.
-pub const CALL_LENGTH: usize = 16;
+pub const CALL_LENGTH: usize = 20;
 
 /// A wait's event names at most this many ready descriptors.
 pub const READY_SHOWN: usize = 64;

@@ -303,7 +303,7 @@ impl Watch for Watched {
             event.t0 = now();
         }
         match verb {
-            Verb::Submit => workers::submits(offset),
+            Verb::Submit => workers::submits(fd, offset),
             // Before it does what another thread could see it do.
             _ => workers::tells(event.tid),
         }
@@ -317,7 +317,7 @@ impl Watch for Watched {
         match verb {
             Verb::Submit => workers::has_begun(),
             Verb::Complete => {
-                let by = workers::who_worked(offset, &mut event.ready);
+                let by = workers::who_worked(fd, offset, &mut event.ready);
                 event.ready_count = by as u32;
             }
             _ => {}

@@ -10,20 +10,26 @@ pub struct Flags {
     pub engine: Engine,
 
     /// How a client's bytes are asked for, of io_uring
-    #[arg(long, value_name = "HOW", default_value = "single")]
-    pub recv: Recv,
+    /// [default: single]
+    #[arg(long, value_name = "HOW")]
+    pub recv: Option<Recv>,
 
     /// Buffers that are given to the kernel in advance, of multishot; a power
     /// of two
-    #[arg(long, value_name = "N", default_value_t = 64,
-          value_parser = buffers)]
-    pub buffers: u16,
+    /// [default: 64]
+    #[arg(long, value_name = "N", value_parser = buffers)]
+    pub buffers: Option<u16>,
 
     /// A thread of the kernel's takes submissions, and polls for them so long
     /// before it sleeps
     #[arg(long, value_name = "IDLE", num_args = 0..=1,
           default_missing_value = "10ms", value_parser = echo::duration)]
     pub sqpoll: Option<Duration>,
+
+    /// Let the ring keep the clients' files, so that it need not look for the
+    /// file of a descriptor in each operation
+    #[arg(long)]
+    pub registered: bool,
 
     /// Send from our memory without a copy, where the kernel can
     #[arg(long)]
@@ -35,6 +41,37 @@ pub struct Flags {
 pub enum Engine {
     /// The kernel: io_uring(7)
     Uring,
+    /// Nobody else: each is made when epoll(7) says that it need not wait
+    Emulated,
+    /// Threads that glibc starts in this process: aio(7)
+    Aio,
+}
+
+impl Flags {
+    /// What is wrong with a command line that clap cannot know.
+    pub fn check(&self) -> Result<(), String> {
+        let of_uring = [
+            ("--recv", self.recv.is_some()),
+            ("--buffers", self.buffers.is_some()),
+            ("--sqpoll", self.sqpoll.is_some()),
+            ("--zero-copy", self.zero_copy),
+        ];
+        let given = of_uring.iter().find(|(_, given)| *given);
+        match given.filter(|_| self.engine != Engine::Uring) {
+            Some((flag, _)) => Err(format!(
+                "{flag} belongs to --engine uring; leave one of the two out"
+            )),
+            None => Ok(()),
+        }
+    }
+
+    pub fn recv(&self) -> Recv {
+        self.recv.unwrap_or(Recv::Single)
+    }
+
+    pub fn buffers(&self) -> u16 {
+        self.buffers.unwrap_or(64)
+    }
 }
 
 /// How a client's bytes are asked for.

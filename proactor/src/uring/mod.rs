@@ -24,6 +24,12 @@ use sys::Ring;
 
 /// A submission queue and a completion queue.
 pub trait Queues {
+    /// A client whose operations will follow.
+    fn adopt(&mut self, client: Fd);
+
+    /// A client of whom none follows, and none is under way.
+    fn release(&mut self, client: Fd);
+
     /// Submits an accept: of one client, or of all that will come.
     fn accept(&mut self, listener: Fd, all: bool);
 
@@ -35,7 +41,11 @@ pub trait Queues {
     fn recv_all(&mut self, client: Fd, limit: usize);
 
     /// Submits a send of these bytes, which are lent for it.
-    fn send(&mut self, client: Fd, bytes: Bytes, flags: i32);
+    fn send(&mut self, client: Fd, bytes: Bytes);
+
+    /// The same of a send that does not wait, where that can be had: it may
+    /// send less, or nothing (EAGAIN), but is over with the next `enter`.
+    fn send_now(&mut self, client: Fd, bytes: Bytes);
 
     /// Submits a read.
     fn read(&mut self, fd: Fd, length: usize);
@@ -43,8 +53,9 @@ pub trait Queues {
     /// Submits the wish that what is under way on `fd` may end.
     fn cancel(&mut self, fd: Fd);
 
-    /// Hands over all that was submitted, and sleeps until something is done.
-    fn enter(&mut self, timeout: Timeout) -> nix::Result<()>;
+    /// Hands over all that was submitted, and sleeps until something is done;
+    /// whether it came to that.
+    fn enter(&mut self, timeout: Timeout) -> nix::Result<bool>;
 
     /// The next operation that is done.
     fn next(&mut self) -> Option<Completion>;
@@ -87,6 +98,7 @@ pub struct Setup {
     /// How many buffers are provided.
     pub buffers: u16,
     pub sqpoll: Option<Duration>,
+    pub registered: bool,
     pub zero_copy: bool,
 }
 
@@ -116,15 +128,16 @@ pub fn serve<W: Watch>(
     let setup = Setup {
         entries: 1024,
         buffer: listener.buffer(),
-        buffers: match flags.recv {
+        buffers: match flags.recv() {
             Recv::Single => 0,
-            Recv::Multishot => flags.buffers,
+            Recv::Multishot => flags.buffers(),
         },
         sqpoll: flags.sqpoll,
+        registered: flags.registered,
         zero_copy: flags.zero_copy,
     };
     let ring = Ring::new(setup, watch).context("io_uring_setup")?;
-    match flags.recv {
+    match flags.recv() {
         Recv::Single => {
             let processor = Single::new(ring, stop.fd(), watch);
             EventLoop::new(listener, stop, processor).run()

@@ -12,10 +12,9 @@ use nix::sys::socket::{Shutdown, shutdown};
 use nix::unistd::close;
 
 use super::buffers::Buffer;
-use super::single::SIGNAL;
 use super::{Completion, Queues};
 use crate::bytes::{Bytes, Memory};
-use crate::processor::{Done, Processor};
+use crate::processor::{Done, Processor, SIGNAL};
 
 pub struct Multishot<Q, W> {
     ring: Q,
@@ -26,6 +25,8 @@ pub struct Multishot<Q, W> {
     most: usize,
     /// Whether the kernel itself ends a recv after so much.
     limits: bool,
+    /// A send that is over as soon as it is submitted has work behind it.
+    urgent: bool,
     /// Clients for whom something may be done without a completion.
     due: VecDeque<Fd>,
     /// Clients for whom there was no buffer.
@@ -54,6 +55,11 @@ struct Connection {
     closing: bool,
 }
 
+/// How many buffers one recv may fill. The more, the less often a client that
+/// says much is received from anew; and the more is owed to one that does not
+/// read.
+const AT_ONCE: usize = 4;
+
 /// How much memory is kept for the next backlogs.
 const SPARE: usize = 64;
 
@@ -67,6 +73,7 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
             stop,
             most,
             limits: true,
+            urgent: false,
             due: VecDeque::with_capacity(256),
             starved: VecDeque::with_capacity(256),
             spare: Vec::with_capacity(SPARE),
@@ -75,6 +82,7 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
     }
 
     /// A recv for all that comes has brought something, or ended.
+    #[inline]
     fn on_arrived(
         &mut self,
         fd: Fd,
@@ -82,13 +90,14 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
         buffer: Option<Buffer>,
         more: bool,
     ) -> Option<Done> {
-        let Some(it) = self.connections.get_mut(fd) else { return None };
+        let it = self.connections.get_mut(fd)?;
         it.receiving = more;
         let n = result.unwrap_or(0);
         let bytes = buffer.map(|it| Bytes::new(Memory::Provided(it), n));
         match (result, bytes) {
             (Ok(1..), Some(bytes)) if it.wanted && it.backlog.is_empty() => {
                 it.wanted = false;
+                self.arm(fd);
                 return Some(Done::Received(fd, Ok(bytes)));
             }
             (Ok(1..), Some(bytes)) if !it.closing => {
@@ -135,16 +144,20 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
         if it.closing {
             if !it.receiving && !it.sending {
                 let it = self.connections.remove(fd)?;
+                self.ring.release(fd);
                 self.watch.ask("close", fd, || close(it.socket)).ok();
             }
             return None;
         }
         if !it.wanted {
+            // It was busy with what came before; so it is not long until it is.
+            self.urgent |= it.sending;
             return None;
         }
         if !it.backlog.is_empty() {
             it.wanted = false;
             let backlog = mem::take(&mut it.backlog);
+            self.arm(fd);
             let length = backlog.len();
             let bytes = Bytes::new(Memory::Own(backlog), length);
             return Some(Done::Received(fd, Ok(bytes)));
@@ -157,12 +170,20 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
             };
             return Some(Done::Received(fd, result));
         }
-        if !it.receiving && !it.starved {
+        self.arm(fd);
+        None
+    }
+
+    /// Begins to receive, unless there is enough for now.
+    #[inline]
+    fn arm(&mut self, fd: Fd) {
+        let Some(it) = self.connections.get_mut(fd) else { return };
+        let busy = it.receiving || it.starved || it.slow;
+        if !busy && it.ended.is_none() && it.backlog.is_empty() {
             it.receiving = true;
-            let limit = if self.limits { self.most } else { 0 };
+            let limit = if self.limits { AT_ONCE * self.most } else { 0 };
             self.ring.recv_all(fd, limit);
         }
-        None
     }
 
     /// Bytes in memory of their own: their buffer is free for others.
@@ -176,6 +197,7 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
         Bytes::new(Memory::Own(memory), length)
     }
 
+    #[inline]
     fn on_sent(
         &mut self,
         fd: Fd,
@@ -218,6 +240,7 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
 
     fn adopt(&mut self, socket: OwnedFd) {
         let fd = socket.as_raw_fd();
+        self.ring.adopt(fd);
         let connection = Connection {
             socket,
             backlog: Vec::new(),
@@ -232,6 +255,7 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
         self.connections.insert(fd, connection);
     }
 
+    #[inline]
     fn receive(&mut self, client: Fd) {
         let Some(it) = self.connections.get_mut(client) else { return };
         it.wanted = true;
@@ -246,15 +270,16 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
     fn send(&mut self, client: Fd, bytes: Bytes) {
         let Some(it) = self.connections.get_mut(client) else { return };
         it.sending = true;
-        let slow = it.slow;
-        let bytes = if slow { self.own(bytes) } else { bytes };
-        let flags = match bytes.memory {
-            Memory::Provided(_) => libc::MSG_DONTWAIT,
-            Memory::Own(_) => 0,
-        };
-        self.ring.send(client, bytes, flags);
+        self.urgent |= !it.receiving || !it.backlog.is_empty();
+        if it.slow {
+            let bytes = self.own(bytes);
+            self.ring.send(client, bytes);
+        } else {
+            self.ring.send_now(client, bytes);
+        }
     }
 
+    #[inline]
     fn give_back(&mut self, bytes: Bytes) {
         match bytes.memory {
             Memory::Provided(buffer) => self.ring.give_back(buffer),
@@ -300,9 +325,13 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
             let done = self.settle(fd);
             debug_assert!(done.is_none());
         }
-        self.ring.enter(timeout).context("io_uring_enter")
+        let timeout = if self.urgent { Timeout::ZERO } else { timeout };
+        let entered = self.ring.enter(timeout).context("io_uring_enter")?;
+        self.urgent &= !entered;
+        Ok(())
     }
 
+    #[inline]
     fn next(&mut self) -> Option<Done> {
         loop {
             if let Some(fd) = self.due.pop_front() {

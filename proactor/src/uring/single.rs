@@ -9,8 +9,8 @@ use nix::sys::socket::{Shutdown, shutdown};
 use nix::unistd::close;
 
 use super::{Completion, Queues};
-use crate::bytes::{Bytes, Memory};
-use crate::processor::{Done, Processor};
+use crate::bytes::{Bytes, Spare};
+use crate::processor::{Done, Processor, SIGNAL};
 
 pub struct Single<Q, W> {
     ring: Q,
@@ -18,8 +18,7 @@ pub struct Single<Q, W> {
     /// The accept that is under way: of this listener; or -1.
     accepting: Fd,
     stop: Fd,
-    /// Memory for the next recv.
-    spare: Vec<Vec<u8>>,
+    spare: Spare,
     watch: W,
 }
 
@@ -29,12 +28,6 @@ struct Connection {
     owed: bool,
 }
 
-/// The size of what a signalfd says: signalfd(2).
-pub const SIGNAL: usize = size_of::<libc::signalfd_siginfo>();
-
-/// How much memory is kept for clients who are still to come.
-const SPARE: usize = 64;
-
 impl<Q: Queues, W: Watch> Single<Q, W> {
     pub fn new(mut ring: Q, stop: Fd, watch: W) -> Self {
         ring.read(stop, SIGNAL);
@@ -43,7 +36,7 @@ impl<Q: Queues, W: Watch> Single<Q, W> {
             connections: Connections::default(),
             accepting: -1,
             stop,
-            spare: Vec::with_capacity(SPARE),
+            spare: Spare::default(),
             watch,
         }
     }
@@ -67,27 +60,23 @@ impl<Q: Queues, W: Watch> Processor for Single<Q, W> {
 
     fn adopt(&mut self, socket: OwnedFd) {
         let fd = socket.as_raw_fd();
+        self.ring.adopt(fd);
         self.connections.insert(fd, Connection { socket, owed: false });
     }
 
     fn receive(&mut self, client: Fd) {
-        let memory = self.spare.pop().unwrap_or_default();
-        self.ring.recv(client, memory);
+        self.ring.recv(client, self.spare.take());
     }
 
     fn send(&mut self, client: Fd, bytes: Bytes) {
         if let Some(it) = self.connections.get_mut(client) {
             it.owed = true;
         }
-        self.ring.send(client, bytes, 0);
+        self.ring.send(client, bytes);
     }
 
     fn give_back(&mut self, bytes: Bytes) {
-        if let Memory::Own(memory) = bytes.memory
-            && self.spare.len() < SPARE
-        {
-            self.spare.push(memory);
-        }
+        self.spare.keep(bytes);
     }
 
     fn finish(&mut self, client: Fd) {
@@ -103,6 +92,7 @@ impl<Q: Queues, W: Watch> Processor for Single<Q, W> {
     /// Nothing is under way: what was is what has just come back.
     fn close(&mut self, client: Fd) {
         let Some(connection) = self.connections.remove(client) else { return };
+        self.ring.release(client);
         self.watch.ask("close", client, || close(connection.socket)).ok();
     }
 
@@ -111,7 +101,8 @@ impl<Q: Queues, W: Watch> Processor for Single<Q, W> {
     }
 
     fn wait(&mut self, timeout: Timeout) -> Result<()> {
-        self.ring.enter(timeout).context("io_uring_enter")
+        self.ring.enter(timeout).context("io_uring_enter")?;
+        Ok(())
     }
 
     fn next(&mut self) -> Option<Done> {
