@@ -218,9 +218,7 @@ fn list(out: &mut impl Write) -> io::Result<()> {
         let words = scenario.shows.split_whitespace().collect::<Vec<_>>();
         writeln!(out, "    {}", words.join(" "))?;
         if let Some(field) = scenario.field {
-            // The others are of no table yet, or any more.
-            let there = |it: &&str| models::find_with_peers(it).is_some();
-            let names = field.entrants.iter().map(|it| it.name).filter(there);
+            let names = field.entrants.iter().map(|it| it.name);
             let names: Vec<&str> = names.collect();
             writeln!(out, "    by itself of {}", names.join(", "))?;
         }

@@ -540,6 +540,17 @@ mod tests {
     }
 
     #[test]
+    fn who_a_question_is_about_is_in_the_table() {
+        for field in SCENARIOS.iter().filter_map(|it| it.field) {
+            let names = || field.entrants.iter().map(|it| it.name);
+            for name in names() {
+                assert!(find_with_peers(name).is_some(), "{name}");
+            }
+            assert!(names().any(|name| name == field.baseline));
+        }
+    }
+
+    #[test]
     fn only_those_with_slow_messages_are_asked_for_them() {
         let slow = SCENARIOS.iter().find(|it| it.name == "slow_handler");
         for spot in slow.unwrap().points {
