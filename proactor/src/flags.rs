@@ -23,7 +23,7 @@ pub struct Flags {
     /// A thread of the kernel's takes submissions, and polls for them so long
     /// before it sleeps
     #[arg(long, value_name = "IDLE", num_args = 0..=1,
-          default_missing_value = "10ms", value_parser = echo::duration)]
+          default_missing_value = "1ms", value_parser = echo::duration)]
     pub sqpoll: Option<Duration>,
 
     /// Let the ring keep the clients' files, so that it need not look for the
@@ -32,8 +32,16 @@ pub struct Flags {
     pub registered: bool,
 
     /// Send from our memory without a copy, where the kernel can
-    #[arg(long)]
+    #[arg(long, conflicts_with = "recv")]
     pub zero_copy: bool,
+
+    /// How many threads serve, each with a ring and an accept queue of its own
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = workers)]
+    pub workers: usize,
+
+    /// Say what of io_uring this kernel offers, and end
+    #[arg(long)]
+    pub probe: bool,
 }
 
 /// Who carries operations out.
@@ -54,7 +62,10 @@ impl Flags {
             ("--recv", self.recv.is_some()),
             ("--buffers", self.buffers.is_some()),
             ("--sqpoll", self.sqpoll.is_some()),
+            ("--registered", self.registered),
             ("--zero-copy", self.zero_copy),
+            ("--workers", self.workers > 1),
+            ("--probe", self.probe),
         ];
         let given = of_uring.iter().find(|(_, given)| *given);
         match given.filter(|_| self.engine != Engine::Uring) {
@@ -81,6 +92,13 @@ pub enum Recv {
     Single,
     /// One order for all that come, into buffers that the kernel picks
     Multishot,
+}
+
+fn workers(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(n @ 1..=256) => Ok(n),
+        _ => Err("expected a number of threads, 1 to 256".to_owned()),
+    }
 }
 
 fn buffers(text: &str) -> Result<u16, String> {

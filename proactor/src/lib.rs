@@ -31,7 +31,11 @@ impl echo::Server for Server {
     type Stop = StopFd;
 
     fn transport(flags: &Flags, _: SocketAddr) -> Result<SockType, String> {
-        flags.check().map(|()| SockType::Stream)
+        flags.check()?;
+        if flags.probe {
+            uring::probe_and_end();
+        }
+        Ok(SockType::Stream)
     }
 
     fn serve<W: Watch>(
@@ -41,7 +45,7 @@ impl echo::Server for Server {
         watch: W,
     ) -> Result<()> {
         match flags.engine {
-            Engine::Uring => uring::serve(listener, stop, flags, watch),
+            Engine::Uring => uring::serve(listener, stop, &flags, watch),
             Engine::Emulated => emulated::serve(listener, stop, watch),
             Engine::Aio => aio::serve(listener, stop, watch),
         }
