@@ -54,6 +54,7 @@ impl Flags {
             ("--recv", self.recv.is_some()),
             ("--buffers", self.buffers.is_some()),
             ("--sqpoll", self.sqpoll.is_some()),
+            ("--registered", self.registered),
             ("--zero-copy", self.zero_copy),
         ];
         let given = of_uring.iter().find(|(_, given)| *given);
