@@ -43,6 +43,8 @@ struct Connection {
     ended: Option<i32>,
     /// A recv is under way.
     receiving: bool,
+    /// Its recv was to end after so many bytes.
+    limited: bool,
     /// A send is under way.
     sending: bool,
     /// What it says next was asked for.
@@ -113,7 +115,7 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
                         self.starved.push_back(fd);
                     }
                     // This kernel knows no limit.
-                    Err(Errno::EINVAL) if self.limits => self.limits = false,
+                    Err(Errno::EINVAL) if it.limited => self.limits = false,
                     // It was asked to.
                     Err(Errno::ECANCELED | Errno::EINTR) => {}
                     Err(err) => it.ended = Some(err as i32),
@@ -134,7 +136,7 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
         }
         it.backlog.extend_from_slice(self.ring.bytes(bytes));
         if it.backlog.len() >= self.most && it.receiving && !self.limits {
-            self.ring.cancel(fd);
+            self.ring.cancel_recv(fd);
         }
     }
 
@@ -181,6 +183,7 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
         let busy = it.receiving || it.starved || it.slow;
         if !busy && it.ended.is_none() && it.backlog.is_empty() {
             it.receiving = true;
+            it.limited = self.limits;
             let limit = if self.limits { AT_ONCE * self.most } else { 0 };
             self.ring.recv_all(fd, limit);
         }
@@ -246,6 +249,7 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
             backlog: Vec::new(),
             ended: None,
             receiving: false,
+            limited: false,
             sending: false,
             wanted: false,
             slow: false,
@@ -271,7 +275,7 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
         let Some(it) = self.connections.get_mut(client) else { return };
         it.sending = true;
         self.urgent |= !it.receiving || !it.backlog.is_empty();
-        if it.slow {
+        if it.slow || !self.ring.sends_now() {
             let bytes = self.own(bytes);
             self.ring.send(client, bytes);
         } else {
@@ -317,13 +321,17 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
 
     fn wait(&mut self, timeout: Timeout) -> Result<()> {
         // As many as there are buffers for: the others would starve again.
-        let fed = self.ring.free().min(self.starved.len());
-        for _ in 0..fed {
-            let Some(fd) = self.starved.pop_front() else { break };
+        let mut free = self.ring.free();
+        while free > 0
+            && let Some(fd) = self.starved.pop_front()
+        {
             let Some(it) = self.connections.get_mut(fd) else { continue };
             it.starved = false;
-            let done = self.settle(fd);
-            debug_assert!(done.is_none());
+            // Whoever is still being sent to takes none now.
+            if it.wanted {
+                self.arm(fd);
+                free -= 1;
+            }
         }
         let timeout = if self.urgent { Timeout::ZERO } else { timeout };
         let entered = self.ring.enter(timeout).context("io_uring_enter")?;
