@@ -400,9 +400,10 @@ impl<W: Watch> Queues for Ring<W> {
         let queued = self.ring.submission().len();
         // Not while buffers that are wanted would come back.
         let scarce = self.silent.len() > self.free();
-        let sleep = timeout != Timeout::ZERO && !scarce;
+        let overflown = self.ring.submission().cq_overflow();
+        let sleep = timeout != Timeout::ZERO && !scarce && !overflown;
         let want = usize::from(self.done.is_empty() && sleep);
-        if queued + want == 0 {
+        if queued + want == 0 && !overflown {
             return Ok(true);
         }
         let limit = timeout.timespec().map(|it| {
@@ -467,11 +468,10 @@ impl<W: Watch> Queues for Ring<W> {
                     // SAFETY: the kernel has just made it, and told nobody
                     // else.
                     let new = |fd| unsafe { OwnedFd::from_raw_fd(fd as Fd) };
-                    let accepted = result.map(new);
-                    if accepted.is_ok() {
+                    if result.is_ok() {
                         tally().add_connection();
                     }
-                    Completion::Accepted(accepted, more)
+                    Completion::Accepted(result.map(new), more)
                 }
                 Kind::Recv | Kind::Read => {
                     let mut bytes = self.returned(fd);
