@@ -208,7 +208,7 @@ impl<W: Watch> Processor for Aio<W> {
         self.watch.ask("shutdown", client, finish).ok();
     }
 
-    fn owed_nothing(&self) -> Vec<Fd> {
+    fn owed_nothing(&mut self) -> Vec<Fd> {
         let connections = self.connections.iter();
         let idle = connections.filter(|(_, it)| it.call == READ);
         idle.map(|(fd, _)| fd).collect()
