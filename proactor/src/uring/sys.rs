@@ -292,7 +292,10 @@ impl<W: Watch> Queues for Ring<W> {
                     raw = self.sent[slot];
                 }
             }
-            self.watch.completed(kind.name(), fd, raw);
+            match more {
+                true => self.watch.goes_on(kind.name(), fd, raw),
+                false => self.watch.completed(kind.name(), fd, raw),
+            }
             let result = Errno::result(raw).map(|n| n as usize);
             let result = match raw {
                 0.. => result,
