@@ -35,7 +35,11 @@ pub trait Queues {
     fn recv_all(&mut self, client: Fd, limit: usize);
 
     /// Submits a send of these bytes, which are lent for it.
-    fn send(&mut self, client: Fd, bytes: Bytes, flags: i32);
+    fn send(&mut self, client: Fd, bytes: Bytes);
+
+    /// The same of a send that does not wait, where that can be had: it may
+    /// send less, or nothing (EAGAIN), but is over with the next `enter`.
+    fn send_now(&mut self, client: Fd, bytes: Bytes);
 
     /// Submits a read.
     fn read(&mut self, fd: Fd, length: usize);
@@ -43,8 +47,9 @@ pub trait Queues {
     /// Submits the wish that what is under way on `fd` may end.
     fn cancel(&mut self, fd: Fd);
 
-    /// Hands over all that was submitted, and sleeps until something is done.
-    fn enter(&mut self, timeout: Timeout) -> nix::Result<()>;
+    /// Hands over all that was submitted, and sleeps until something is done;
+    /// whether it came to that.
+    fn enter(&mut self, timeout: Timeout) -> nix::Result<bool>;
 
     /// The next operation that is done.
     fn next(&mut self) -> Option<Completion>;

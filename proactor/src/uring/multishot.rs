@@ -26,6 +26,8 @@ pub struct Multishot<Q, W> {
     most: usize,
     /// Whether the kernel itself ends a recv after so much.
     limits: bool,
+    /// A send that is over as soon as it is submitted has work behind it.
+    urgent: bool,
     /// Clients for whom something may be done without a completion.
     due: VecDeque<Fd>,
     /// Clients for whom there was no buffer.
@@ -67,6 +69,7 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
             stop,
             most,
             limits: true,
+            urgent: false,
             due: VecDeque::with_capacity(256),
             starved: VecDeque::with_capacity(256),
             spare: Vec::with_capacity(SPARE),
@@ -82,13 +85,14 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
         buffer: Option<Buffer>,
         more: bool,
     ) -> Option<Done> {
-        let Some(it) = self.connections.get_mut(fd) else { return None };
+        let it = self.connections.get_mut(fd)?;
         it.receiving = more;
         let n = result.unwrap_or(0);
         let bytes = buffer.map(|it| Bytes::new(Memory::Provided(it), n));
         match (result, bytes) {
             (Ok(1..), Some(bytes)) if it.wanted && it.backlog.is_empty() => {
                 it.wanted = false;
+                self.arm(fd);
                 return Some(Done::Received(fd, Ok(bytes)));
             }
             (Ok(1..), Some(bytes)) if !it.closing => {
@@ -140,11 +144,14 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
             return None;
         }
         if !it.wanted {
+            // It was busy with what came before; so it is not long until it is.
+            self.urgent |= it.sending;
             return None;
         }
         if !it.backlog.is_empty() {
             it.wanted = false;
             let backlog = mem::take(&mut it.backlog);
+            self.arm(fd);
             let length = backlog.len();
             let bytes = Bytes::new(Memory::Own(backlog), length);
             return Some(Done::Received(fd, Ok(bytes)));
@@ -157,12 +164,19 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
             };
             return Some(Done::Received(fd, result));
         }
-        if !it.receiving && !it.starved {
+        self.arm(fd);
+        None
+    }
+
+    /// Begins to receive, unless there is enough for now.
+    fn arm(&mut self, fd: Fd) {
+        let Some(it) = self.connections.get_mut(fd) else { return };
+        let busy = it.receiving || it.starved || it.slow;
+        if !busy && it.ended.is_none() && it.backlog.is_empty() {
             it.receiving = true;
             let limit = if self.limits { self.most } else { 0 };
             self.ring.recv_all(fd, limit);
         }
-        None
     }
 
     /// Bytes in memory of their own: their buffer is free for others.
@@ -246,13 +260,13 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
     fn send(&mut self, client: Fd, bytes: Bytes) {
         let Some(it) = self.connections.get_mut(client) else { return };
         it.sending = true;
-        let slow = it.slow;
-        let bytes = if slow { self.own(bytes) } else { bytes };
-        let flags = match bytes.memory {
-            Memory::Provided(_) => libc::MSG_DONTWAIT,
-            Memory::Own(_) => 0,
-        };
-        self.ring.send(client, bytes, flags);
+        self.urgent |= !it.receiving || !it.backlog.is_empty();
+        if it.slow {
+            let bytes = self.own(bytes);
+            self.ring.send(client, bytes);
+        } else {
+            self.ring.send_now(client, bytes);
+        }
     }
 
     fn give_back(&mut self, bytes: Bytes) {
@@ -300,7 +314,10 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
             let done = self.settle(fd);
             debug_assert!(done.is_none());
         }
-        self.ring.enter(timeout).context("io_uring_enter")
+        let timeout = if self.urgent { Timeout::ZERO } else { timeout };
+        let entered = self.ring.enter(timeout).context("io_uring_enter")?;
+        self.urgent &= !entered;
+        Ok(())
     }
 
     fn next(&mut self) -> Option<Done> {

@@ -79,7 +79,7 @@ impl<Q: Queues, W: Watch> Processor for Single<Q, W> {
         if let Some(it) = self.connections.get_mut(client) {
             it.owed = true;
         }
-        self.ring.send(client, bytes, 0);
+        self.ring.send(client, bytes);
     }
 
     fn give_back(&mut self, bytes: Bytes) {
@@ -111,7 +111,8 @@ impl<Q: Queues, W: Watch> Processor for Single<Q, W> {
     }
 
     fn wait(&mut self, timeout: Timeout) -> Result<()> {
-        self.ring.enter(timeout).context("io_uring_enter")
+        self.ring.enter(timeout).context("io_uring_enter")?;
+        Ok(())
     }
 
     fn next(&mut self) -> Option<Done> {

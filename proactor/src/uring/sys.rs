@@ -26,7 +26,14 @@ use crate::bytes::{Bytes, Memory};
 pub struct Ring<W: Watch> {
     ring: IoUring,
     /// By descriptor: what its operation in flight reads or writes.
-    lent: Vec<Option<Bytes>>,
+    lent: Vec<Option<Lent>>,
+    /// How many submissions there have been.
+    pushed: u64,
+    /// Sends that say nothing when they have succeeded: whose, and which
+    /// submission it is.
+    silent: VecDeque<(Fd, u64)>,
+    /// How many of the first of these are known to be over.
+    over: usize,
     provided: Option<Provided>,
     /// Completions that were taken out of the queue and not looked at yet.
     done: VecDeque<cqueue::Entry>,
@@ -38,6 +45,14 @@ pub struct Ring<W: Watch> {
     watch: W,
 }
 
+/// Bytes of an operation in flight.
+struct Lent {
+    bytes: Bytes,
+    /// Which submission it is, of a send that says nothing when it succeeds,
+    /// and has not said anything yet.
+    silent: Option<u64>,
+}
+
 /// What an operation is, beside its descriptor, in its `user_data`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -46,6 +61,7 @@ enum Kind {
     Recv,
     RecvMulti,
     Send,
+    SendNow,
     Read,
     Cancel,
 }
@@ -53,7 +69,7 @@ enum Kind {
 impl Kind {
     fn of(user_data: u64) -> Self {
         use Kind::*;
-        let kinds = [Accept, Recv, RecvMulti, Send, Read, Cancel];
+        let kinds = [Accept, Recv, RecvMulti, Send, SendNow, Read, Cancel];
         kinds[(user_data >> 32) as usize]
     }
 
@@ -61,7 +77,7 @@ impl Kind {
         match self {
             Kind::Accept => "accept",
             Kind::Recv | Kind::RecvMulti => "recv",
-            Kind::Send => "send",
+            Kind::Send | Kind::SendNow => "send",
             Kind::Read => "read",
             Kind::Cancel => "cancel",
         }
@@ -106,6 +122,9 @@ impl<W: Watch> Ring<W> {
         Ok(Ring {
             ring,
             lent: Vec::new(),
+            pushed: 0,
+            silent: VecDeque::with_capacity(256),
+            over: 0,
             provided,
             done: VecDeque::with_capacity(4 * setup.entries as usize),
             in_flight: 0,
@@ -122,11 +141,13 @@ impl<W: Watch> Ring<W> {
     /// What it reads and writes must stay valid until its last completion.
     unsafe fn push(&mut self, kind: Kind, fd: Fd, bytes: usize, it: Entry) {
         let entry = it.user_data(kind.key(fd));
+        // Of those that say nothing, none outlives the call that submits it.
+        self.in_flight += usize::from(kind != Kind::SendNow);
         // SAFETY: as the caller promises.
         while unsafe { self.ring.submission().push(&entry) }.is_err() {
             self.make_room();
         }
-        self.in_flight += 1;
+        self.pushed += 1;
         self.watch.submitted(kind.name(), fd, bytes);
     }
 
@@ -142,7 +163,42 @@ impl<W: Watch> Ring<W> {
             .map_err(errno)
         });
         // The kernel takes nothing more while nobody takes what it has done.
-        self.done.extend(self.ring.completion());
+        self.take_completions();
+    }
+
+    /// Takes out of the queue what is there. A send that was to say nothing
+    /// and is not among this has succeeded, if its submission was taken: it
+    /// was tried there and then, and did not wait.
+    fn take_completions(&mut self) {
+        for entry in self.ring.completion() {
+            if Kind::of(entry.user_data()) == Kind::SendNow {
+                let slot = entry.user_data() as Fd as usize;
+                if let Some(lent) = &mut self.lent[slot] {
+                    lent.silent = None;
+                }
+            }
+            self.done.push_back(entry);
+        }
+        let taken = self.pushed - self.ring.submission().len() as u64;
+        let over = |(_, number): &&(Fd, u64)| *number < taken;
+        let silent = self.silent.iter().skip(self.over);
+        self.over += silent.take_while(over).count();
+    }
+
+    /// A send that was to say nothing, and has succeeded.
+    fn next_silent(&mut self) -> Option<Completion> {
+        while self.over > 0 {
+            self.over -= 1;
+            let (fd, number) = self.silent.pop_front()?;
+            let lent = &mut self.lent[fd as usize];
+            let same = |it: &mut Lent| it.silent == Some(number);
+            if let Some(Lent { bytes, .. }) = lent.take_if(same) {
+                let n = bytes.len();
+                self.watch.completed(Kind::SendNow.name(), fd, n as i32);
+                return Some(Completion::Sent(fd, Ok(n), bytes));
+            }
+        }
+        None
     }
 
     /// Lends bytes to the operation on this descriptor that begins now; where
@@ -153,9 +209,10 @@ impl<W: Watch> Ring<W> {
             self.lent.resize_with(slot + 1, || None);
         }
         assert!(self.lent[slot].is_none(), "one at a time");
-        let lent = self.lent[slot].insert(bytes);
-        let start = lent.start as usize;
-        let whole = match &mut lent.memory {
+        let Lent { bytes, .. } =
+            self.lent[slot].insert(Lent { bytes, silent: None });
+        let start = bytes.start as usize;
+        let whole = match &mut bytes.memory {
             Memory::Own(memory) => memory.as_mut_ptr(),
             Memory::Provided(buffer) => {
                 let provided = self.provided.as_ref();
@@ -168,7 +225,7 @@ impl<W: Watch> Ring<W> {
     /// The bytes of the operation on this descriptor that has ended.
     fn returned(&mut self, fd: Fd) -> Bytes {
         let lent = self.lent.get_mut(fd as usize).and_then(Option::take);
-        lent.expect("they were lent until now")
+        lent.expect("they were lent until now").bytes
     }
 }
 
@@ -209,11 +266,32 @@ impl<W: Watch> Queues for Ring<W> {
         unsafe { self.push(Kind::RecvMulti, client, 0, entry) };
     }
 
-    fn send(&mut self, client: Fd, bytes: Bytes, flags: i32) {
+    fn send_now(&mut self, client: Fd, bytes: Bytes) {
+        if self.setup.sqpoll.is_some() || self.setup.zero_copy {
+            return self.send(client, bytes);
+        }
+        let length = bytes.len();
+        let at = self.lend(client, bytes);
+        // With MSG_WAITALL less than all is a failure, which is told.
+        let flags = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+        let entry = opcode::Send::new(types::Fd(client), at, length as u32)
+            .flags(flags)
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS);
+        let number = self.pushed;
+        if let Some(lent) = &mut self.lent[client as usize] {
+            lent.silent = Some(number);
+        }
+        self.silent.push_back((client, number));
+        // SAFETY: the bytes are lent, `length` of them from there.
+        unsafe { self.push(Kind::SendNow, client, length, entry) };
+    }
+
+    fn send(&mut self, client: Fd, bytes: Bytes) {
         let length = bytes.len();
         let at = self.lend(client, bytes);
         let fd = types::Fd(client);
-        let flags = flags | libc::MSG_NOSIGNAL;
+        let flags = libc::MSG_NOSIGNAL;
         let entry = match self.setup.zero_copy {
             false => {
                 opcode::Send::new(fd, at, length as u32).flags(flags).build()
@@ -241,11 +319,14 @@ impl<W: Watch> Queues for Ring<W> {
         unsafe { self.push(Kind::Cancel, fd, 0, entry) };
     }
 
-    fn enter(&mut self, timeout: Timeout) -> nix::Result<()> {
+    fn enter(&mut self, timeout: Timeout) -> nix::Result<bool> {
         let queued = self.ring.submission().len();
-        let want = usize::from(self.done.is_empty());
+        // Not while buffers that are wanted would come back.
+        let scarce = self.silent.len() > self.free();
+        let sleep = timeout != Timeout::ZERO && !scarce;
+        let want = usize::from(self.done.is_empty() && sleep);
         if queued + want == 0 {
-            return Ok(());
+            return Ok(true);
         }
         let limit = timeout.timespec().map(|it| {
             Timespec::new().sec(it.tv_sec() as u64).nsec(it.tv_nsec() as u32)
@@ -257,26 +338,29 @@ impl<W: Watch> Queues for Ring<W> {
         let submitter = self.ring.submitter();
         let wait = || submitter.submit_with_args(want, &args).map_err(errno);
         let result = self.watch.wait("io_uring_enter", queued, wait);
-        self.done.extend(self.ring.completion());
+        self.take_completions();
         match result {
-            // Nothing was done in time; a signal came; the kernel first wants
-            // to get rid of completions, or is short of memory.
-            Ok(_) => Ok(()),
-            Err(Errno::ETIME | Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => {
-                Ok(())
-            }
+            // Nothing was done in time.
+            Ok(_) | Err(Errno::ETIME) => Ok(true),
+            // A signal came; the kernel first wants to get rid of
+            // completions, or is short of memory.
+            Err(Errno::EINTR | Errno::EBUSY | Errno::EAGAIN) => Ok(false),
             Err(err) => Err(err),
         }
     }
 
     fn next(&mut self) -> Option<Completion> {
+        // These were over before anything else was done.
+        if let Some(sent) = self.next_silent() {
+            return Some(sent);
+        }
         loop {
             let entry = self.done.pop_front()?;
             let (fd, kind) =
                 (entry.user_data() as Fd, Kind::of(entry.user_data()));
             let (flags, mut raw) = (entry.flags(), entry.result());
             let more = cqueue::more(flags);
-            if !more {
+            if !more && kind != Kind::SendNow {
                 self.in_flight -= 1;
             }
             if kind == Kind::Send && self.setup.zero_copy {
@@ -320,7 +404,7 @@ impl<W: Watch> Queues for Ring<W> {
                     let buffer = taken.map(|(id, it)| it.accounts.take(id));
                     Completion::Arrived { fd, result, buffer, more }
                 }
-                Kind::Send => Completion::Sent(fd, result, self.returned(fd)),
+                Kind::Send | Kind::SendNow => Completion::Sent(fd, result, self.returned(fd)),
                 Kind::Cancel => continue,
             });
         }
@@ -367,7 +451,7 @@ impl<W: Watch> Drop for Ring<W> {
             }
             while self.next().is_some() {}
         }
-        if self.in_flight > 0 {
+        if self.in_flight > 0 || !self.ring.submission().is_empty() {
             mem::forget(mem::take(&mut self.lent));
             mem::forget(self.provided.take());
         }
