@@ -214,7 +214,7 @@ fn scenes_are_printed_to_be_changed() {
     let wrong = output(&["scenes", own]);
     assert_eq!(wrong.status.code(), Some(2));
     let said = text(&wrong.stderr);
-    assert!(said.contains("line 15: 'halt' is no action"), "{said}");
+    assert!(said.contains("line 16: 'halt' is no action"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
 }
 

@@ -51,6 +51,9 @@ fn operations(threads: &[Thread], cast: &Cast, sheet: &mut Sheet) -> Vec<Lane> {
     let mut workers: Vec<(i32, Vec<Bar>)> = Vec::new();
     for made in threads.iter().flat_map(Thread::calls) {
         let call = &made.call;
+        if call.is_queued() {
+            continue;
+        }
         let region = (call.name.clone(), call.offset);
         if call.verb == "submit" {
             begun.insert(region, made.t0);
