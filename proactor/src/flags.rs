@@ -25,6 +25,11 @@ pub struct Flags {
           default_missing_value = "10ms", value_parser = echo::duration)]
     pub sqpoll: Option<Duration>,
 
+    /// Let the ring keep the clients' files, so that it need not look for the
+    /// file of a descriptor in each operation
+    #[arg(long)]
+    pub registered: bool,
+
     /// Send from our memory without a copy, where the kernel can
     #[arg(long)]
     pub zero_copy: bool,

@@ -24,6 +24,12 @@ use sys::Ring;
 
 /// A submission queue and a completion queue.
 pub trait Queues {
+    /// A client whose operations will follow.
+    fn adopt(&mut self, client: Fd);
+
+    /// A client of whom none follows, and none is under way.
+    fn release(&mut self, client: Fd);
+
     /// Submits an accept: of one client, or of all that will come.
     fn accept(&mut self, listener: Fd, all: bool);
 
@@ -92,6 +98,7 @@ pub struct Setup {
     /// How many buffers are provided.
     pub buffers: u16,
     pub sqpoll: Option<Duration>,
+    pub registered: bool,
     pub zero_copy: bool,
 }
 
@@ -126,6 +133,7 @@ pub fn serve<W: Watch>(
             Recv::Multishot => flags.buffers,
         },
         sqpoll: flags.sqpoll,
+        registered: flags.registered,
         zero_copy: flags.zero_copy,
     };
     let ring = Ring::new(setup, watch).context("io_uring_setup")?;

@@ -56,6 +56,11 @@ struct Connection {
     closing: bool,
 }
 
+/// How many buffers one recv may fill. The more, the less often a client that
+/// says much is received from anew; and the more is owed to one that does not
+/// read.
+const AT_ONCE: usize = 4;
+
 /// How much memory is kept for the next backlogs.
 const SPARE: usize = 64;
 
@@ -78,6 +83,7 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
     }
 
     /// A recv for all that comes has brought something, or ended.
+    #[inline]
     fn on_arrived(
         &mut self,
         fd: Fd,
@@ -139,6 +145,7 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
         if it.closing {
             if !it.receiving && !it.sending {
                 let it = self.connections.remove(fd)?;
+                self.ring.release(fd);
                 self.watch.ask("close", fd, || close(it.socket)).ok();
             }
             return None;
@@ -169,12 +176,13 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
     }
 
     /// Begins to receive, unless there is enough for now.
+    #[inline]
     fn arm(&mut self, fd: Fd) {
         let Some(it) = self.connections.get_mut(fd) else { return };
         let busy = it.receiving || it.starved || it.slow;
         if !busy && it.ended.is_none() && it.backlog.is_empty() {
             it.receiving = true;
-            let limit = if self.limits { self.most } else { 0 };
+            let limit = if self.limits { AT_ONCE * self.most } else { 0 };
             self.ring.recv_all(fd, limit);
         }
     }
@@ -190,6 +198,7 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
         Bytes::new(Memory::Own(memory), length)
     }
 
+    #[inline]
     fn on_sent(
         &mut self,
         fd: Fd,
@@ -232,6 +241,7 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
 
     fn adopt(&mut self, socket: OwnedFd) {
         let fd = socket.as_raw_fd();
+        self.ring.adopt(fd);
         let connection = Connection {
             socket,
             backlog: Vec::new(),
@@ -246,6 +256,7 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
         self.connections.insert(fd, connection);
     }
 
+    #[inline]
     fn receive(&mut self, client: Fd) {
         let Some(it) = self.connections.get_mut(client) else { return };
         it.wanted = true;
@@ -269,6 +280,7 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
         }
     }
 
+    #[inline]
     fn give_back(&mut self, bytes: Bytes) {
         match bytes.memory {
             Memory::Provided(buffer) => self.ring.give_back(buffer),
@@ -320,6 +332,7 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
         Ok(())
     }
 
+    #[inline]
     fn next(&mut self) -> Option<Done> {
         loop {
             if let Some(fd) = self.due.pop_front() {

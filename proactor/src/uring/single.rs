@@ -67,6 +67,7 @@ impl<Q: Queues, W: Watch> Processor for Single<Q, W> {
 
     fn adopt(&mut self, socket: OwnedFd) {
         let fd = socket.as_raw_fd();
+        self.ring.adopt(fd);
         self.connections.insert(fd, Connection { socket, owed: false });
     }
 
@@ -103,6 +104,7 @@ impl<Q: Queues, W: Watch> Processor for Single<Q, W> {
     /// Nothing is under way: what was is what has just come back.
     fn close(&mut self, client: Fd) {
         let Some(connection) = self.connections.remove(client) else { return };
+        self.ring.release(client);
         self.watch.ask("close", client, || close(connection.socket)).ok();
     }
 

@@ -17,6 +17,7 @@ use io_uring::types::{
 };
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
 
 use super::buffers::{Accounts, Buffer};
 use super::{Completion, Queues, Setup};
@@ -40,6 +41,8 @@ pub struct Ring<W: Watch> {
     /// Operations whose last completion is still to come.
     in_flight: usize,
     setup: Setup,
+    /// Which descriptors the ring knows as registered files.
+    registered: Vec<bool>,
     /// What zero-copy sends will have sent once their bytes are free.
     sent: Vec<i32>,
     watch: W,
@@ -84,7 +87,7 @@ impl Kind {
     }
 
     fn key(self, fd: Fd) -> u64 {
-        (self as u64) << 32 | fd as u64
+        (self as u64) << 32 | u64::from(fd as u32)
     }
 }
 
@@ -102,6 +105,15 @@ impl<W: Watch> Ring<W> {
         })?;
         let ring = ring.expect("it was made");
         watch.name(ring.as_raw_fd(), "completions");
+        let mut registered = Vec::new();
+        if setup.registered {
+            let (most, _) = getrlimit(Resource::RLIMIT_NOFILE)?;
+            let most = most.min(1 << 20) as u32;
+            watch.ask("io_uring_register", ring.as_raw_fd(), || {
+                ring.submitter().register_files_sparse(most).map_err(errno)
+            })?;
+            registered = vec![false; most as usize];
+        }
         let provided = match setup.buffers {
             0 => None,
             count => {
@@ -128,6 +140,7 @@ impl<W: Watch> Ring<W> {
             provided,
             done: VecDeque::with_capacity(4 * setup.entries as usize),
             in_flight: 0,
+            registered,
             setup,
             sent: Vec::new(),
             watch,
@@ -139,8 +152,12 @@ impl<W: Watch> Ring<W> {
     /// # Safety
     ///
     /// What it reads and writes must stay valid until its last completion.
+    #[inline]
     unsafe fn push(&mut self, kind: Kind, fd: Fd, bytes: usize, it: Entry) {
-        let entry = it.user_data(kind.key(fd));
+        let mut entry = it.user_data(kind.key(fd));
+        if self.registered.get(fd as usize) == Some(&true) {
+            entry = entry.flags(squeue::Flags::FIXED_FILE);
+        }
         // Of those that say nothing, none outlives the call that submits it.
         self.in_flight += usize::from(kind != Kind::SendNow);
         // SAFETY: as the caller promises.
@@ -149,6 +166,21 @@ impl<W: Watch> Ring<W> {
         }
         self.pushed += 1;
         self.watch.submitted(kind.name(), fd, bytes);
+    }
+
+    /// Lets the ring keep the file of `fd`, or nothing (-1), in the place of
+    /// this number, so that no operation has to look for it.
+    fn register(&mut self, place: Fd, fd: Fd) {
+        let Some(known) = self.registered.get_mut(place as usize) else {
+            return;
+        };
+        let ring = self.ring.as_raw_fd();
+        let update = || {
+            let submitter = self.ring.submitter();
+            submitter.register_files_update(place as u32, &[fd]).map_err(errno)
+        };
+        let result = self.watch.ask("io_uring_register", ring, update);
+        *known = result.is_ok() && fd >= 0;
     }
 
     /// Hands over what is in the submission queue, and waits for nothing.
@@ -186,6 +218,7 @@ impl<W: Watch> Ring<W> {
     }
 
     /// A send that was to say nothing, and has succeeded.
+    #[inline]
     fn next_silent(&mut self) -> Option<Completion> {
         while self.over > 0 {
             self.over -= 1;
@@ -203,6 +236,7 @@ impl<W: Watch> Ring<W> {
 
     /// Lends bytes to the operation on this descriptor that begins now; where
     /// they lie.
+    #[inline]
     fn lend(&mut self, fd: Fd, bytes: Bytes) -> *mut u8 {
         let slot = fd as usize;
         if slot >= self.lent.len() {
@@ -223,6 +257,7 @@ impl<W: Watch> Ring<W> {
     }
 
     /// The bytes of the operation on this descriptor that has ended.
+    #[inline]
     fn returned(&mut self, fd: Fd) -> Bytes {
         let lent = self.lent.get_mut(fd as usize).and_then(Option::take);
         lent.expect("they were lent until now").bytes
@@ -232,6 +267,16 @@ impl<W: Watch> Ring<W> {
 type Entry = squeue::Entry;
 
 impl<W: Watch> Queues for Ring<W> {
+    fn adopt(&mut self, client: Fd) {
+        self.register(client, client);
+    }
+
+    fn release(&mut self, client: Fd) {
+        if self.registered.get(client as usize) == Some(&true) {
+            self.register(client, -1);
+        }
+    }
+
     fn accept(&mut self, listener: Fd, all: bool) {
         let at = types::Fd(listener);
         let flags = libc::SOCK_CLOEXEC;
@@ -266,6 +311,7 @@ impl<W: Watch> Queues for Ring<W> {
         unsafe { self.push(Kind::RecvMulti, client, 0, entry) };
     }
 
+    #[inline]
     fn send_now(&mut self, client: Fd, bytes: Bytes) {
         if self.setup.sqpoll.is_some() || self.setup.zero_copy {
             return self.send(client, bytes);
@@ -313,10 +359,13 @@ impl<W: Watch> Queues for Ring<W> {
     }
 
     fn cancel(&mut self, fd: Fd) {
-        let all = CancelBuilder::fd(types::Fd(fd)).all();
+        let all = match self.registered.get(fd as usize) {
+            Some(true) => CancelBuilder::fd(types::Fixed(fd as u32)).all(),
+            _ => CancelBuilder::fd(types::Fd(fd)).all(),
+        };
         let entry = opcode::AsyncCancel2::new(all).build();
         // SAFETY: it reads and writes nothing.
-        unsafe { self.push(Kind::Cancel, fd, 0, entry) };
+        unsafe { self.push(Kind::Cancel, -1, 0, entry) };
     }
 
     fn enter(&mut self, timeout: Timeout) -> nix::Result<bool> {
@@ -349,6 +398,7 @@ impl<W: Watch> Queues for Ring<W> {
         }
     }
 
+    #[inline]
     fn next(&mut self) -> Option<Completion> {
         // These were over before anything else was done.
         if let Some(sent) = self.next_silent() {
@@ -404,7 +454,9 @@ impl<W: Watch> Queues for Ring<W> {
                     let buffer = taken.map(|(id, it)| it.accounts.take(id));
                     Completion::Arrived { fd, result, buffer, more }
                 }
-                Kind::Send | Kind::SendNow => Completion::Sent(fd, result, self.returned(fd)),
+                Kind::Send | Kind::SendNow => {
+                    Completion::Sent(fd, result, self.returned(fd))
+                }
                 Kind::Cancel => continue,
             });
         }
@@ -421,10 +473,12 @@ impl<W: Watch> Queues for Ring<W> {
         }
     }
 
+    #[inline]
     fn free(&self) -> usize {
         self.provided.as_ref().map_or(0, |it| it.accounts.free())
     }
 
+    #[inline]
     fn give_back(&mut self, buffer: Buffer) {
         let provided = self.provided.as_mut();
         provided.expect("it is one of them").give_back(buffer);
