@@ -434,7 +434,10 @@ fn queued(call: &Call, operation: &Operation) -> String {
             format!("-> {}", descriptor(what.ret as Fd, Some(client)))
         }
         (None, None) if what.end_of_stream() => "end of stream".to_owned(),
-        (None, None) if name == "cancel" => format!("{} ended", what.ret),
+        (None, None) if name == "cancel" => format!("{} told to end", what.ret),
+        (None, None) if name == "send" && what.ret == 0 => {
+            "its memory is free".to_owned()
+        }
         (None, None) => bytes(what.ret as u64),
     };
     result += if call.short { ", short" } else { "" };

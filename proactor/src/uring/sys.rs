@@ -410,6 +410,12 @@ impl<W: Watch> Queues for Ring<W> {
                 (entry.user_data() as Fd, Kind::of(entry.user_data()));
             let (flags, mut raw) = (entry.flags(), entry.result());
             let more = cqueue::more(flags);
+            // Of a send without a copy it only says that its bytes are free.
+            let told = if cqueue::notif(flags) { 0 } else { raw };
+            match more {
+                true => self.watch.goes_on(kind.name(), fd, told),
+                false => self.watch.completed(kind.name(), fd, told),
+            }
             if !more && kind != Kind::SendNow {
                 self.in_flight -= 1;
             }
@@ -425,10 +431,6 @@ impl<W: Watch> Queues for Ring<W> {
                 } else if cqueue::notif(flags) {
                     raw = self.sent[slot];
                 }
-            }
-            match more {
-                true => self.watch.goes_on(kind.name(), fd, raw),
-                false => self.watch.completed(kind.name(), fd, raw),
             }
             let result = Errno::result(raw).map(|n| n as usize);
             let result = match raw {
