@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
 
 use crate::Fd;
 use crate::watch::now;
@@ -94,7 +93,8 @@ pub fn of_ring(ring: Fd, names: &mut [Fd]) -> usize {
     // It gives itself its name, which ends in the number of who made the ring,
     // once it runs. In a namespace of ours that number is another.
     let own = format!("iou-sqp-{}", nix::unistd::gettid());
-    for _ in 0..100 {
+    let deadline = now() + 100_000_000;
+    while now() < deadline {
         let named = listed().filter_map(|tid| {
             let name =
                 fs::read_to_string(format!("/proc/self/task/{tid}/comm"));
@@ -105,7 +105,7 @@ pub fn of_ring(ring: Fd, names: &mut [Fd]) -> usize {
             names[0] = tid;
             return 1;
         }
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::yield_now();
     }
     0
 }

@@ -184,6 +184,7 @@ fn watching_is_true(model: &Model) -> Result<()> {
     let signals = told.values().flatten().any(is_signal);
     let kernel = kernel(&threads, listener, &own, signals)?;
     let steps: usize = kernel.values().map(Vec::len).sum();
+    let steps = steps + queued.len();
     ensure!(steps > 100, "a session of {steps} calls shows little");
     ensure_rich(&kernel, &threads, &queued, model)?;
     compare(&told, &kernel)?;
@@ -554,8 +555,13 @@ fn step(traced: &Traced) -> Step {
     });
     let submits = args.split(", ").nth(1).and_then(number);
     let submits = submits.filter(|_| call == "io_uring_enter");
+    // Whoever registers is told only whether that has succeeded.
+    let result = match (call.as_str(), result) {
+        ("io_uring_register", Ok(_)) => Ok(0),
+        (_, result) => result.clone(),
+    };
     let call = command.unwrap_or(call).to_owned();
-    Step { call, fd, result: result.clone(), ready, carries, submits }
+    Step { call, fd, result, ready, carries, submits }
 }
 
 /// Whose an event is: servers give epoll the descriptor to keep for them, or,

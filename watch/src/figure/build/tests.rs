@@ -232,13 +232,13 @@ fn what_the_kernel_does_meanwhile_has_lanes_of_its_own() {
             &complete(accept, r#""ret":4,"taken":"client 1","goes_on":true"#),
         ),
         queued(132, 22, &submit(recv)),
-        call(133, 550, 72, enter),
-        queued(551, 73, &complete(recv, r#""ret":64,"goes_on":true"#)),
-        queued(552, 74, &submit(send)),
-        call(553, 563, 84, enter),
-        queued(564, 85, &complete(send, r#""ret":64"#)),
-        call(565, 9_900, 90, enter),
-        queued(9_901, 91, &complete(recv, r#""ret":0"#)),
+        call(133, 550, 73, enter),
+        queued(551, 74, &complete(recv, r#""ret":64,"goes_on":true"#)),
+        queued(552, 75, &submit(send)),
+        call(553, 563, 85, enter),
+        queued(564, 86, &complete(send, r#""ret":64"#)),
+        call(565, 9_900, 91, enter),
+        queued(9_901, 92, &complete(recv, r#""ret":0"#)),
     ];
     let lines: Vec<&str> = lines.iter().map(|line| &**line).collect();
     let figure = drawn("proactor-multishot", &lines);
