@@ -409,6 +409,33 @@ pub static MODELS: &[Model] = &[
         try_it: "nc, then Ctrl-C for the server",
         see: "the last line says how often the kernel copied after all",
     },
+    Model {
+        name: "proactor-emulated",
+        binary: "proactor",
+        args: &["--engine", "emulated"],
+        entry: echo::main::<proactor::Server>,
+        summary: "the same completions, out of epoll: a reactor beneath them",
+        sleeps_in: "epoll_wait",
+        limits: Limits { per_client: PerClient::Buffer, ..NO_LIMITS },
+        try_it: "a few times nc, with --watch text",
+        see: "a recv meets EAGAIN, stays submitted, and completes when ready",
+    },
+    Model {
+        name: "proactor-aio",
+        binary: "proactor",
+        args: &["--engine", "aio"],
+        entry: echo::main::<proactor::Server>,
+        summary: "the same; 20 threads of glibc's sleep in read and write",
+        sleeps_in: "poll",
+        // A buffer each, too.
+        limits: Limits {
+            clients: Some(20),
+            per_client: PerClient::Thread,
+            ..NO_LIMITS
+        },
+        try_it: "21 times nc, then ps -L",
+        see: "20 threads asleep in read; the 21st client waits for one of them",
+    },
 ];
 
 /// What is measured against, and no model of this workspace: servers that are

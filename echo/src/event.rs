@@ -38,8 +38,8 @@ pub struct Event {
     /// the kernel's the ring has.
     pub ready_count: u32,
     /// Of `Ready`: how many entries the server had to look through. Of a
-    /// signal: its `si_band`. Of a `Complete` that was `QUEUED`: 1 if the
-    /// operation goes on.
+    /// signal: its `si_band`. Of a `Complete` that was `QUEUED`: `GOES_ON`,
+    /// `AT_ONCE`, or 0.
     pub scanned: u32,
     /// Of an operation: where in its file, or `QUEUED`. Of `Name`: which
     /// client it is, or 0.
@@ -127,6 +127,15 @@ impl Event {
     /// In the place of an offset: the operation goes by a queue that is shared
     /// with who does it, and no call tells of it.
     pub const QUEUED: u64 = u64::MAX;
+
+    /// In the place of an offset: of a socket, which has no places.
+    pub const NOWHERE: u64 = u64::MAX - 1;
+
+    /// The operation is still under way, and will have further results.
+    pub const GOES_ON: u32 = 1;
+
+    /// The operation was over as soon as it was begun, and said nothing.
+    pub const AT_ONCE: u32 = 2;
 
     /// The bytes of an event in the pipe.
     pub const SIZE: usize =

@@ -1,13 +1,15 @@
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use libc::signalfd_siginfo;
 use nix::errno::Errno;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::unistd::gettid;
+use nix::unistd::{gettid, read, write};
 
 use crate::{Fd, Listener, sys, watch::now};
 
@@ -43,7 +45,7 @@ pub trait Stop: Sized {
 /// A stop that is one more descriptor in the readiness set (signalfd(2)):
 /// nothing can slip in between a check and the wait, for the wait is the check.
 pub struct StopFd {
-    signals: SignalFd,
+    signals: OwnedFd,
     grace: Duration,
     deadline: Option<Instant>,
 }
@@ -55,7 +57,7 @@ impl Stop for StopFd {
             .context("sigprocmask")?;
         let flags = SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC;
         let signals = SignalFd::with_flags(&mask, flags).context("signalfd")?;
-        Ok(StopFd { signals, grace, deadline: None })
+        Ok(StopFd { signals: signals.into(), grace, deadline: None })
     }
 
     fn asked(&self) -> bool {
@@ -78,20 +80,37 @@ impl StopFd {
         Self::install(self.grace)
     }
 
+    /// The same stop for a thread that is still to be started, which learns of
+    /// it by its own descriptor; and the end into which [`relay`](Self::relay)
+    /// tells it.
+    pub fn for_thread(&self) -> Result<(Self, OwnedFd)> {
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC);
+        let event = event.context("eventfd")?;
+        let teller = event.as_fd().try_clone_to_owned()?;
+        let (signals, grace) = (event.into(), self.grace);
+        Ok((StopFd { signals, grace, deadline: None }, teller))
+    }
+
+    /// Tells a thread that a signal has come.
+    pub fn relay(teller: &OwnedFd) {
+        // eventfd(2): it adds up, so that it fails never, and says it all.
+        while write(teller, &1_u64.to_ne_bytes()) == Err(Errno::EINTR) {}
+    }
+
     /// Takes the signal that made the descriptor readable. The first begins
     /// the grace; the second ends the process.
     pub fn take(&mut self) {
+        let mut signal = [0; size_of::<signalfd_siginfo>()];
         loop {
-            match self.signals.read_signal() {
-                Ok(Some(_)) => self.told(),
+            match read(&self.signals, &mut signal) {
+                Ok(0) => return,
+                Ok(_) => self.told(),
                 Err(Errno::EINTR) => {}
-                Ok(None) | Err(_) => return,
+                Err(_) => return,
             }
         }
     }
-}
 
-impl StopFd {
     /// A signal was read from the descriptor by somebody else.
     pub fn told(&mut self) {
         if self.asked() {

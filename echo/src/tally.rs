@@ -16,6 +16,7 @@ pub struct Tally {
     dropped: AtomicU64,
     overflows: AtomicU64,
     repeated: AtomicU64,
+    copied: AtomicU64,
 }
 
 /// The tally of this server.
@@ -72,6 +73,11 @@ impl Tally {
         self.repeated.fetch_add(1, Relaxed);
     }
 
+    /// A send that was to do without a copy made one after all.
+    pub fn add_copied(&self) {
+        self.copied.fetch_add(1, Relaxed);
+    }
+
     /// The summary, without the server's name.
     pub fn summary(&self) -> String {
         let connections = self.connections.load(Relaxed);
@@ -88,6 +94,7 @@ impl Tally {
             (&self.wasted, "call", "wasted"),
             (&self.overflows, "signal queue overflow", "recovered"),
             (&self.repeated, "operation", "repeated"),
+            (&self.copied, "zero-copy send", "copied after all"),
         ];
         for (count, what, became) in others {
             match count.load(Relaxed) {

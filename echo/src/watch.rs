@@ -45,6 +45,10 @@ pub trait Watch: Copy + Send + Sync + 'static {
     /// The same of an operation that goes on, and will have further results.
     fn goes_on(&self, operation: &'static str, fd: Fd, result: i32);
 
+    /// The same of an operation that never waits and says nothing if it
+    /// succeeds: it was over within the call that handed it over.
+    fn done_at_once(&self, operation: &'static str, fd: Fd, result: i32);
+
     /// A wait: sleeps until one of `asked` descriptors is ready.
     #[inline(always)]
     fn wait<T: Returned>(
@@ -138,6 +142,13 @@ pub struct Region {
     pub offset: u64,
     /// How many bytes it has.
     pub length: usize,
+}
+
+impl Region {
+    /// So many bytes of a socket, which has no places.
+    pub fn of_socket(length: usize) -> Self {
+        Region { offset: Event::NOWHERE, length }
+    }
 }
 
 /// A signal as it came.
@@ -247,6 +258,9 @@ impl Watch for Unwatched {
 
     #[inline(always)]
     fn goes_on(&self, _: &'static str, _: Fd, _: i32) {}
+
+    #[inline(always)]
+    fn done_at_once(&self, _: &'static str, _: Fd, _: i32) {}
 }
 
 /// Writes an event for each call into a pipe whose other end another process
@@ -283,11 +297,11 @@ impl Watched {
         watched
     }
 
-    fn result(&self, operation: &str, fd: Fd, result: i32, goes_on: bool) {
+    fn result(&self, operation: &str, fd: Fd, result: i32, how: u32) {
         let mut event =
             Event::new(Kind::After, Verb::Complete, operation, fd, now());
         (event.ret, event.offset) = (i64::from(result), Event::QUEUED);
-        event.scanned = u32::from(goes_on);
+        event.scanned = how;
         event.cpu = on_cpu();
         self.write(&event);
     }
@@ -321,7 +335,7 @@ impl Watch for Watched {
             event.t0 = now();
         }
         match verb {
-            Verb::Submit => workers::submits(offset),
+            Verb::Submit => workers::submits(fd, offset),
             // Before it does what another thread could see it do.
             _ => workers::tells(event.tid),
         }
@@ -335,7 +349,7 @@ impl Watch for Watched {
         match verb {
             Verb::Submit => workers::has_begun(),
             Verb::Complete => {
-                let by = workers::who_worked(offset, &mut event.ready);
+                let by = workers::who_worked(fd, offset, &mut event.ready);
                 event.ready_count = by as u32;
             }
             _ => {}
@@ -388,11 +402,15 @@ impl Watch for Watched {
     }
 
     fn completed(&self, operation: &'static str, fd: Fd, result: i32) {
-        self.result(operation, fd, result, false);
+        self.result(operation, fd, result, 0);
     }
 
     fn goes_on(&self, operation: &'static str, fd: Fd, result: i32) {
-        self.result(operation, fd, result, true);
+        self.result(operation, fd, result, Event::GOES_ON);
+    }
+
+    fn done_at_once(&self, operation: &'static str, fd: Fd, result: i32) {
+        self.result(operation, fd, result, Event::AT_ONCE);
     }
 }
 

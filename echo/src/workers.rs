@@ -14,8 +14,9 @@ static KNOWN: Mutex<Known> =
 
 struct Known {
     threads: BTreeMap<i32, Thread>,
-    /// When the operation on the region that begins here was submitted.
-    submitted: BTreeMap<u64, u64>,
+    /// When the operation for this client, on the region that begins here, was
+    /// submitted.
+    submitted: BTreeMap<(Fd, u64), u64>,
 }
 
 /// What a thread had read and written, and when that was seen to have grown.
@@ -39,10 +40,11 @@ pub fn tells(tid: i32) {
     }
 }
 
-/// An operation on the region that begins at `offset` is about to begin.
-pub fn submits(offset: u64) {
+/// An operation for the client of `fd`, on the region that begins at `offset`,
+/// is about to begin.
+pub fn submits(fd: Fd, offset: u64) {
     let mut known = KNOWN.lock().expect("nobody panics with it");
-    known.submitted.insert(offset, now());
+    known.submitted.insert((fd, offset), now());
 }
 
 /// It has begun, perhaps in a thread that was started for it and may end
@@ -62,11 +64,11 @@ pub fn has_begun() {
 /// operation was submitted, or have ended, but for those that tell of it
 /// themselves; how many there are. One of them did it, if the kernel counts
 /// what each thread reads and writes (proc(5), /proc/PID/task/TID/io).
-pub fn who_worked(offset: u64, names: &mut [Fd]) -> usize {
+pub fn who_worked(fd: Fd, offset: u64, names: &mut [Fd]) -> usize {
     let mut known = KNOWN.lock().expect("nobody panics with it");
     let Known { threads, submitted } = &mut *known;
     look(threads);
-    let since = submitted.remove(&offset).unwrap_or(0);
+    let since = submitted.remove(&(fd, offset)).unwrap_or(0);
     let tells = |tid: &i32| TELLERS.iter().any(|it| it.load(Relaxed) == *tid);
     let worked = threads.iter().filter(|(_, thread)| thread.grown >= since);
     let worked = worked.map(|(tid, _)| *tid).filter(|tid| !tells(tid));
@@ -152,10 +154,10 @@ mod tests {
     /// glibc's threads end when they have nothing to do for a moment.
     #[test]
     fn a_thread_that_has_ended_may_have_done_it() {
-        let operation = u64::MAX;
+        let (fd, operation) = (7, u64::MAX);
         let (tell, told) = channel();
         let (end, ends) = channel::<()>();
-        submits(operation);
+        submits(fd, operation);
         let worker = thread::spawn(move || {
             tell.send(nix::unistd::gettid().as_raw()).unwrap();
             let _ended = ends.recv();
@@ -168,11 +170,11 @@ mod tests {
             thread::yield_now();
         }
         let mut names = [0; 64];
-        let count = who_worked(operation, &mut names);
+        let count = who_worked(fd, operation, &mut names);
         assert!(names[..count].contains(&tid), "{tid}: {names:?}");
         // Nobody asks for an older operation: it is forgotten.
-        submits(operation);
-        let count = who_worked(operation, &mut names);
+        submits(fd, operation);
+        let count = who_worked(fd, operation, &mut names);
         assert!(!names[..count].contains(&tid), "{tid}: {names:?}");
     }
 }

@@ -1,17 +1,23 @@
 //! Echo by completions: an operation is given away together with its buffer,
 //! and comes back done. Nobody here ever asks who is ready.
+mod aio;
 mod bytes;
+mod emulated;
 mod flags;
 mod processor;
+mod readiness;
+mod sys;
 mod uring;
 
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::Result;
 use bytes::Bytes;
 use echo::{Fd, Listener, Stop, StopFd, Watch, tally};
-use flags::Flags;
+use flags::{Engine, Flags};
 use nix::errno::Errno;
+use nix::sys::socket::SockType;
 use processor::{Done, Processor};
 
 /// The server that `main` starts.
@@ -24,13 +30,25 @@ impl echo::Server for Server {
     type Flags = Flags;
     type Stop = StopFd;
 
+    fn transport(flags: &Flags, _: SocketAddr) -> Result<SockType, String> {
+        flags.check()?;
+        if flags.probe {
+            uring::probe_and_end();
+        }
+        Ok(SockType::Stream)
+    }
+
     fn serve<W: Watch>(
         listener: Listener,
         stop: StopFd,
         flags: Flags,
         watch: W,
     ) -> Result<()> {
-        uring::serve(listener, stop, flags, watch)
+        match flags.engine {
+            Engine::Uring => uring::serve(listener, stop, &flags, watch),
+            Engine::Emulated => emulated::serve(listener, stop, watch),
+            Engine::Aio => aio::serve(listener, stop, watch),
+        }
     }
 }
 

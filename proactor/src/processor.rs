@@ -54,6 +54,9 @@ pub trait Processor {
     fn next(&mut self) -> Option<Done>;
 }
 
+/// The size of what a signalfd says: signalfd(2).
+pub const SIGNAL: usize = size_of::<libc::signalfd_siginfo>();
+
 /// An operation that is done. What was lent for it has come back with it.
 pub enum Done {
     /// A client was accepted, or why none was.

@@ -9,9 +9,11 @@ use std::process::{Command, ExitCode, exit};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Error, Result, ensure};
+use skipped::Skipped;
 
 mod about;
+mod skipped;
 
 pub use about::About;
 
@@ -34,6 +36,19 @@ impl Shown {
     /// The symptom, if this holds.
     pub fn symptom_if(holds: bool) -> Shown {
         if holds { Shown::Symptom } else { Shown::Health }
+    }
+}
+
+/// Turns the error of a call into what skips the pitfall where the system has
+/// no such call or does not allow it. `what` names the call's family.
+///
+/// ```ignore
+/// let ring = IoUring::new(8).map_err(or_skipped("io_uring"))?;
+/// ```
+pub fn or_skipped(what: &'static str) -> impl Fn(io::Error) -> Error {
+    move |error| match Skipped::of(what, &error) {
+        Some(skipped) => skipped.into(),
+        None => Error::new(error).context(what),
     }
 }
 
@@ -122,6 +137,10 @@ pub fn main(
     });
     match shown(&name, source, broken, mended) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<Skipped>() => {
+            tell(&format!("SKIPPED: {error}"));
+            ExitCode::SUCCESS
+        }
         Err(error) => failed(&name, &format!("{error:#}")),
     }
 }

@@ -373,6 +373,7 @@ impl Thread {
         let key = (event.call().to_owned(), event.fd);
         self.flights.entry(key).or_default().push_back(Flight {
             since: event.t0,
+            entered: None,
             peer,
             length: event.asked,
             called: false,
@@ -383,7 +384,7 @@ impl Thread {
     fn completes(&mut self, event: &Event) -> Option<Flight> {
         let key = (event.call().to_owned(), event.fd);
         let flights = self.flights.get_mut(&key)?;
-        if event.scanned > 0 {
+        if event.scanned == Event::GOES_ON {
             return flights.front().cloned();
         }
         let flight = flights.pop_front();
@@ -404,7 +405,14 @@ impl Thread {
             Some(_) => self.queued.len(),
             None => self.queued.len().min(event.ret.max(0) as usize),
         };
-        let carried = self.queued.drain(..count).collect();
+        let carried: Vec<Carried> = self.queued.drain(..count).collect();
+        for it in &carried {
+            let key = (it.name().to_owned(), it.fd);
+            let flights = self.flights.get_mut(&key).into_iter().flatten();
+            for flight in flights.filter(|it| it.entered.is_none()) {
+                flight.entered = Some(event.t0);
+            }
+        }
         let carried = taker.is_none().then_some(carried);
         Known { carried, taker, ..Known::default() }
     }

@@ -116,6 +116,8 @@ pub(crate) struct Operation {
     /// Of one that came out of a queue: calls of the server itself did it,
     /// which stand before.
     pub called: bool,
+    /// It was over within the call that handed it over, and said nothing.
+    pub at_once: bool,
 }
 
 /// An operation that was handed over.
@@ -143,6 +145,8 @@ pub(crate) struct Known {
 #[derive(Clone)]
 pub(crate) struct Flight {
     pub since: u64,
+    /// When the call began that handed it over.
+    pub entered: Option<u64>,
     pub peer: Option<Peer>,
     pub length: u32,
     /// Calls of the server itself did something of it.
@@ -163,8 +167,12 @@ pub(crate) struct Found {
 impl Call {
     pub fn new(thread: usize, event: &Event, known: Known) -> Self {
         let flight = known.flight.as_ref();
-        let in_flight = flight.map(|it| event.t1.saturating_sub(it.since));
         let operation = Operation::of(event, flight);
+        let in_flight = flight.map(|it| {
+            let entered =
+                it.entered.filter(|_| event.scanned == Event::AT_ONCE);
+            entered.unwrap_or(event.t1).saturating_sub(it.since)
+        });
         let short = operation.as_ref().is_some_and(|it| {
             let sent = event.call().starts_with("send") && !it.called;
             sent && 0 < event.ret && event.ret < i64::from(it.length)
@@ -231,7 +239,8 @@ impl Operation {
         Some(Operation {
             offset,
             length: flight.map_or(event.asked, |it| it.length),
-            goes_on: offset.is_none() && event.scanned > 0,
+            goes_on: offset.is_none() && event.scanned == Event::GOES_ON,
+            at_once: offset.is_none() && event.scanned == Event::AT_ONCE,
             called: flight.is_some_and(|it| it.called),
         })
     }

@@ -199,14 +199,14 @@ const CALLS: &[(Verb, &str, &str)] = &[
     (
         Submit,
         "aio_write",
-        "Leaves the bytes to a thread that glibc starts, which writes them to \
-         the file; until it is done they must not be touched, and the server \
-         goes on at once: aio(7).",
+        "Leaves the bytes to a thread that glibc starts, which writes them; \
+         until it is done they must not be touched, and the server goes on at \
+         once: aio(7).",
     ),
     (
         Submit,
         "aio_read",
-        "Lets a thread of glibc read the file into this client's buffer, which \
+        "Lets a thread that glibc starts read into this client's buffer, which \
          belongs to that thread until it is done: aio(7).",
     ),
     (Complete, "aio_write", DONE),
@@ -319,6 +319,13 @@ const CALLS: &[(Verb, &str, &str)] = &[
         "cancel",
         "So many operations were found and told to end: \
          io_uring_prep_cancel(3).",
+    ),
+    (
+        Signal,
+        "SIGUSR1",
+        "An operation is complete (SI_ASYNCIO), and perhaps others: while one \
+         such signal waits to be taken no further one is queued, so all that \
+         are under way have to be asked: signal(7).",
     ),
     (
         Ask,

@@ -62,6 +62,9 @@ use crate::event::Verb;
 ///  "cpu_ns":9}
 /// ```
 /// - `in_flight_ns`: the time since it was submitted.
+/// - `at_once`: true if it never waits and says nothing where it succeeds, so
+///   that it was over within the call that handed it over; `in_flight_ns` is
+///   the time until that call began, and `t1_ns` when the server came to it.
 /// - `goes_on`: true if the operation is still under way, and more will come of
 ///   it.
 /// - `by`: the thread of the kernel's that took it, which did it or gave it to
@@ -185,6 +188,8 @@ struct WhatObject<'a> {
     goes_on: bool,
     #[serde(skip_serializing_if = "is_false")]
     called: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    at_once: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     carried: Option<Vec<CarriedObject<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -372,6 +377,7 @@ impl<'a> WhatObject<'a> {
             length: operation.map(|it| it.length),
             goes_on: operation.is_some_and(|it| it.goes_on),
             called: operation.is_some_and(|it| it.called),
+            at_once: operation.is_some_and(|it| it.at_once),
             carried: what
                 .carried
                 .as_ref()

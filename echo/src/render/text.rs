@@ -441,6 +441,9 @@ fn queued(call: &Call, operation: &Operation) -> String {
         (None, None) => bytes(what.ret as u64),
     };
     result += if call.short { ", short" } else { "" };
+    if operation.at_once {
+        return result + ", done at once";
+    }
     if let Some(time) = call.in_flight {
         result += &format!(", in flight {}", duration(time));
     }

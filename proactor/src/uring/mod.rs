@@ -3,15 +3,17 @@
 
 pub mod buffers;
 mod multishot;
+mod probe;
 mod single;
 mod sys;
+mod workers;
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use buffers::Buffer;
-use echo::{Fd, Listener, Stop, StopFd, Timeout, Watch};
+use echo::{Fd, Listener, Stop, StopFd, Timeout, Unwatched, Watch};
 use io_uring::IoUring;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
@@ -19,6 +21,7 @@ use crate::EventLoop;
 use crate::bytes::Bytes;
 use crate::flags::{Flags, Recv};
 use multishot::Multishot;
+use probe::Offers;
 use single::Single;
 use sys::Ring;
 
@@ -100,6 +103,8 @@ pub struct Setup {
     pub sqpoll: Option<Duration>,
     pub registered: bool,
     pub zero_copy: bool,
+    /// Whether task work waits for who submitted, where that helps.
+    pub deferred: bool,
 }
 
 impl Setup {
@@ -108,7 +113,7 @@ impl Setup {
         builder.setup_clamp().setup_cqsize(4 * self.entries);
         if let Some(idle) = self.sqpoll {
             builder.setup_sqpoll(idle.as_millis() as u32);
-        } else if self.buffers > 0 {
+        } else if self.deferred && self.buffers > 0 {
             builder.setup_single_issuer().setup_defer_taskrun();
         }
         builder
@@ -118,34 +123,63 @@ impl Setup {
 pub fn serve<W: Watch>(
     listener: Listener,
     stop: StopFd,
-    flags: Flags,
+    flags: &Flags,
     watch: W,
 ) -> Result<()> {
-    // A descriptor that does not block would have a read end with EAGAIN at
-    // once; the ring waits for those that do.
-    let blocking = FcntlArg::F_SETFL(OFlag::empty());
-    watch.ask("fcntl", stop.fd(), || fcntl(&stop, blocking))?;
     let setup = Setup {
         entries: 1024,
         buffer: listener.buffer(),
-        buffers: match flags.recv {
+        buffers: match flags.recv() {
             Recv::Single => 0,
-            Recv::Multishot => flags.buffers,
+            Recv::Multishot => flags.buffers(),
         },
         sqpoll: flags.sqpoll,
         registered: flags.registered,
         zero_copy: flags.zero_copy,
+        deferred: true,
     };
+    let setup = Offers::ask(watch)?.fit(setup)?;
+    match flags.workers {
+        1 => serve_one(listener, stop, setup, watch),
+        count => workers::serve(listener, stop, &setup, count, watch),
+    }
+}
+
+/// Serves by one ring, in this thread.
+fn serve_one<W: Watch>(
+    listener: Listener,
+    stop: StopFd,
+    setup: Setup,
+    watch: W,
+) -> Result<()> {
+    blocking(&stop, watch)?;
+    let (buffer, multishot) = (setup.buffer, setup.buffers > 0);
     let ring = Ring::new(setup, watch).context("io_uring_setup")?;
-    match flags.recv {
-        Recv::Single => {
-            let processor = Single::new(ring, stop.fd(), watch);
-            EventLoop::new(listener, stop, processor).run()
-        }
-        Recv::Multishot => {
-            let buffer = listener.buffer();
-            let processor = Multishot::new(ring, stop.fd(), buffer, watch);
-            EventLoop::new(listener, stop, processor).run()
+    if multishot {
+        let processor = Multishot::new(ring, stop.fd(), buffer, watch);
+        EventLoop::new(listener, stop, processor).run()
+    } else {
+        let processor = Single::new(ring, stop.fd(), watch);
+        EventLoop::new(listener, stop, processor).run()
+    }
+}
+
+/// A read of a descriptor that does not block ends with EAGAIN at once; the
+/// ring, and a thread, wait for those that do.
+fn blocking<W: Watch>(stop: &StopFd, watch: W) -> Result<()> {
+    let blocking = FcntlArg::F_SETFL(OFlag::empty());
+    watch.ask("fcntl", stop.fd(), || fcntl(stop, blocking))?;
+    Ok(())
+}
+
+/// Says what there is, and ends the process.
+pub fn probe_and_end() -> ! {
+    match Offers::ask(Unwatched) {
+        Ok(offers) => println!("{}", offers.sentence()),
+        Err(why) => {
+            echo::say(&format!("{why:#}"));
+            std::process::exit(1);
         }
     }
+    std::process::exit(0)
 }

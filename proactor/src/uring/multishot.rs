@@ -12,10 +12,9 @@ use nix::sys::socket::{Shutdown, shutdown};
 use nix::unistd::close;
 
 use super::buffers::Buffer;
-use super::single::SIGNAL;
 use super::{Completion, Queues};
 use crate::bytes::{Bytes, Memory};
-use crate::processor::{Done, Processor};
+use crate::processor::{Done, Processor, SIGNAL};
 
 pub struct Multishot<Q, W> {
     ring: Q,

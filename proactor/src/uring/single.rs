@@ -9,8 +9,8 @@ use nix::sys::socket::{Shutdown, shutdown};
 use nix::unistd::close;
 
 use super::{Completion, Queues};
-use crate::bytes::{Bytes, Memory};
-use crate::processor::{Done, Processor};
+use crate::bytes::{Bytes, Spare};
+use crate::processor::{Done, Processor, SIGNAL};
 
 pub struct Single<Q, W> {
     ring: Q,
@@ -18,8 +18,7 @@ pub struct Single<Q, W> {
     /// The accept that is under way: of this listener; or -1.
     accepting: Fd,
     stop: Fd,
-    /// Memory for the next recv.
-    spare: Vec<Vec<u8>>,
+    spare: Spare,
     watch: W,
 }
 
@@ -29,12 +28,6 @@ struct Connection {
     owed: bool,
 }
 
-/// The size of what a signalfd says: signalfd(2).
-pub const SIGNAL: usize = size_of::<libc::signalfd_siginfo>();
-
-/// How much memory is kept for clients who are still to come.
-const SPARE: usize = 64;
-
 impl<Q: Queues, W: Watch> Single<Q, W> {
     pub fn new(mut ring: Q, stop: Fd, watch: W) -> Self {
         ring.read(stop, SIGNAL);
@@ -43,7 +36,7 @@ impl<Q: Queues, W: Watch> Single<Q, W> {
             connections: Connections::default(),
             accepting: -1,
             stop,
-            spare: Vec::with_capacity(SPARE),
+            spare: Spare::default(),
             watch,
         }
     }
@@ -72,8 +65,7 @@ impl<Q: Queues, W: Watch> Processor for Single<Q, W> {
     }
 
     fn receive(&mut self, client: Fd) {
-        let memory = self.spare.pop().unwrap_or_default();
-        self.ring.recv(client, memory);
+        self.ring.recv(client, self.spare.take());
     }
 
     fn send(&mut self, client: Fd, bytes: Bytes) {
@@ -84,11 +76,7 @@ impl<Q: Queues, W: Watch> Processor for Single<Q, W> {
     }
 
     fn give_back(&mut self, bytes: Bytes) {
-        if let Memory::Own(memory) = bytes.memory
-            && self.spare.len() < SPARE
-        {
-            self.spare.push(memory);
-        }
+        self.spare.keep(bytes);
     }
 
     fn finish(&mut self, client: Fd) {

@@ -11,7 +11,7 @@ use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU16, Ordering::Release};
 use std::time::{Duration, Instant};
 
-use echo::{Fd, Timeout, Watch};
+use echo::{Fd, Timeout, Watch, tally};
 use io_uring::types::{
     self, BufRingEntry, CancelBuilder, SubmitArgs, Timespec,
 };
@@ -43,8 +43,6 @@ pub struct Ring<W: Watch> {
     setup: Setup,
     /// Which descriptors the ring knows as registered files.
     registered: Vec<bool>,
-    /// What zero-copy sends will have sent once their bytes are free.
-    sent: Vec<i32>,
     watch: W,
 }
 
@@ -54,7 +52,14 @@ struct Lent {
     /// Which submission it is, of a send that says nothing when it succeeds,
     /// and has not said anything yet.
     silent: Option<u64>,
+    /// What it has sent without a copy, and may not have let go of yet.
+    sent: i32,
 }
+
+/// The kernel is to say whether a zero-copy send copied after all, and how it
+/// says so: linux/io_uring.h.
+const REPORT_USAGE: u16 = 1 << 3;
+const COPIED: u32 = 1 << 31;
 
 /// What an operation is, beside its descriptor, in its `user_data`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +147,6 @@ impl<W: Watch> Ring<W> {
             in_flight: 0,
             registered,
             setup,
-            sent: Vec::new(),
             watch,
         })
     }
@@ -227,7 +231,7 @@ impl<W: Watch> Ring<W> {
             let same = |it: &mut Lent| it.silent == Some(number);
             if let Some(Lent { bytes, .. }) = lent.take_if(same) {
                 let n = bytes.len();
-                self.watch.completed(Kind::SendNow.name(), fd, n as i32);
+                self.watch.done_at_once(Kind::SendNow.name(), fd, n as i32);
                 return Some(Completion::Sent(fd, Ok(n), bytes));
             }
         }
@@ -244,7 +248,7 @@ impl<W: Watch> Ring<W> {
         }
         assert!(self.lent[slot].is_none(), "one at a time");
         let Lent { bytes, .. } =
-            self.lent[slot].insert(Lent { bytes, silent: None });
+            self.lent[slot].insert(Lent { bytes, silent: None, sent: 0 });
         let start = bytes.start as usize;
         let whole = match &mut bytes.memory {
             Memory::Own(memory) => memory.as_mut_ptr(),
@@ -342,9 +346,10 @@ impl<W: Watch> Queues for Ring<W> {
             false => {
                 opcode::Send::new(fd, at, length as u32).flags(flags).build()
             }
-            true => {
-                opcode::SendZc::new(fd, at, length as u32).flags(flags).build()
-            }
+            true => opcode::SendZc::new(fd, at, length as u32)
+                .flags(flags)
+                .zc_flags(REPORT_USAGE)
+                .build(),
         };
         // SAFETY: the bytes are lent, `length` of them from there.
         unsafe { self.push(Kind::Send, client, length, entry) };
@@ -419,18 +424,18 @@ impl<W: Watch> Queues for Ring<W> {
             if !more && kind != Kind::SendNow {
                 self.in_flight -= 1;
             }
-            if kind == Kind::Send && self.setup.zero_copy {
-                let slot = fd as usize;
+            if kind == Kind::Send && (more || cqueue::notif(flags)) {
+                // What was sent is known first; that it is free, later.
+                let lent = self.lent.get_mut(fd as usize);
+                let Some(Some(lent)) = lent else { continue };
                 if more {
-                    // What was sent is known, but not yet free.
-                    if slot >= self.sent.len() {
-                        self.sent.resize(slot + 1, 0);
-                    }
-                    self.sent[slot] = raw;
+                    lent.sent = raw;
                     continue;
-                } else if cqueue::notif(flags) {
-                    raw = self.sent[slot];
                 }
+                if raw as u32 & COPIED != 0 {
+                    tally().add_copied();
+                }
+                raw = lent.sent;
             }
             let result = Errno::result(raw).map(|n| n as usize);
             let result = match raw {
@@ -522,11 +527,11 @@ fn limited(mut entry: Entry, bytes: u32) -> Entry {
     let words = ptr::from_mut(&mut entry).cast::<u32>();
     // SAFETY: an entry is one io_uring_sqe, which has 64 bytes and any value
     // there is one; RecvMulti leaves this word zero.
-    unsafe { words.add(OPTLEN).write(bytes) };
+    unsafe { words.wrapping_add(OPTLEN).write(bytes) };
     entry
 }
 
-fn errno(error: io::Error) -> Errno {
+pub fn errno(error: io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
@@ -580,7 +585,7 @@ impl Provided {
         let addr = self.at(id) as u64;
         // SAFETY: one of `count` entries, which are ours to write until the
         // tail is behind them; no more than `count` are out.
-        let entry = unsafe { &mut *ring.add(place) };
+        let entry = unsafe { &mut *ring.wrapping_add(place) };
         entry.set_addr(addr);
         entry.set_len(self.size as u32);
         entry.set_bid(id);

@@ -109,6 +109,8 @@ pub struct Call {
     pub goes_on: bool,
     /// Of such a one: calls of the server itself did it, which stand before.
     pub called: bool,
+    /// Of such a one: it was over within the call that handed it over.
+    pub at_once: bool,
     /// Of a signal: why it came.
     pub code: Option<String>,
     /// Of a signal: what is ready.

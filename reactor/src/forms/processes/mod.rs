@@ -2,7 +2,6 @@
 //! reactor of its own, in a process of its own. So is it in nginx.
 
 mod gate;
-mod listeners;
 mod passing;
 mod sys;
 mod worker;
@@ -13,7 +12,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use echo::{Fd, Listener, StopFd, Watch};
+use echo::{Fd, Listener, StopFd, Watch, listeners};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -24,7 +23,6 @@ use crate::flags::{Accept, Flags};
 use crate::reactor::{Id, Never, Reactor};
 use crate::signals::{Signals, Stopper};
 use gate::Gate;
-use listeners::listeners;
 use passing::{Dealer, Socket, way};
 use worker::{Clients, RETIRE, Worker};
 

@@ -58,7 +58,8 @@ pub fn lanes(threads: &[Thread], cast: &Cast, sheet: &mut Sheet) -> Vec<Lane> {
                 "send" => &mut lanes[at].1.front,
                 _ => &mut lanes[at].1.behind,
             };
-            let time = (since, made.t1);
+            let over = made.in_flight.filter(|_| call.at_once);
+            let time = (since, over.map_or(made.t1, |time| since + time));
             sheet.draw(bars, Phase::InFlight, time, place);
         }
     }

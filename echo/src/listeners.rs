@@ -4,19 +4,24 @@
 use std::os::fd::AsRawFd;
 
 use anyhow::{Context, Result};
-use echo::{Listener, Watch};
 use nix::sys::socket::{
     AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage,
     bind, getsockname, listen, setsockopt, socket, sockopt,
 };
 
-/// So many listeners, of which this is the first. The master keeps all of them
-/// open, whatever becomes of their workers: to close one is to reset the
-/// clients in its queue.
+use crate::{Listener, Watch};
+
+/// So many listeners, of which this is the first. Who has them keeps all of
+/// them open, whatever becomes of those who accept: to close one is to reset
+/// the clients in its queue.
 ///
 /// The first was bound without the option, so another server at the same
 /// address has been refused; and so it is from now on, for the kernel asks
 /// for the option on both sides: socket(7).
+///
+/// # Errors
+///
+/// The call that failed, and at which address.
 pub fn listeners<W: Watch>(
     first: Listener,
     count: usize,
