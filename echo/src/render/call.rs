@@ -106,9 +106,10 @@ pub(crate) struct Signal {
 /// An operation that somebody else does meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Operation {
-    /// Where in the file; `None` of one that goes by queues, for which no call
-    /// is made.
+    /// Where in the file, if it is one.
     pub offset: Option<u64>,
+    /// It goes by queues, and no call is made for it.
+    pub queued: bool,
     /// How many bytes it is to move.
     pub length: u32,
     /// Of one that came out of a queue: there will be more of it.
@@ -235,19 +236,16 @@ impl Operation {
         if !matches!(event.verb, Verb::Submit | Verb::Complete) {
             return None;
         }
-        let offset = Some(event.offset).filter(|at| *at != Event::QUEUED);
+        let offset = Some(event.offset).filter(|at| *at < Event::NOWHERE);
+        let queued = event.offset == Event::QUEUED;
         Some(Operation {
             offset,
+            queued,
             length: flight.map_or(event.asked, |it| it.length),
-            goes_on: offset.is_none() && event.scanned == Event::GOES_ON,
-            at_once: offset.is_none() && event.scanned == Event::AT_ONCE,
+            goes_on: queued && event.scanned == Event::GOES_ON,
+            at_once: queued && event.scanned == Event::AT_ONCE,
             called: flight.is_some_and(|it| it.called),
         })
-    }
-
-    /// Whether it goes by queues, and no call tells of it.
-    pub fn is_queued(&self) -> bool {
-        self.offset.is_none()
     }
 }
 
@@ -255,7 +253,7 @@ impl Event {
     /// Whether the thread that takes submissions has to do with it.
     fn takes_part(&self, operation: Option<&Operation>) -> bool {
         let completes = self.verb == Verb::Complete;
-        let done = operation.filter(|it| completes && it.is_queued());
+        let done = operation.filter(|it| completes && it.queued);
         done.is_some_and(|it| !it.called) || self.call() == ENTER
     }
 }
@@ -351,7 +349,7 @@ impl What {
 
     /// Whether it is an operation that goes by queues, which is no call.
     pub fn is_queued(&self) -> bool {
-        self.operation.as_ref().is_some_and(Operation::is_queued)
+        self.operation.as_ref().is_some_and(|it| it.queued)
     }
 
     /// Whether it hands operations over.
@@ -380,8 +378,9 @@ impl What {
     /// Whether it brings bytes in.
     pub fn reads(&self) -> bool {
         let copies = matches!(self.verb, Verb::Copy | Verb::WaitAndCopy);
-        let copies =
-            copies || (self.verb == Verb::Complete && self.is_queued());
+        let placeless =
+            self.operation.as_ref().is_some_and(|it| it.offset.is_none());
+        let copies = copies || (self.verb == Verb::Complete && placeless);
         let name = self.name();
         copies && (name.contains("read") || name.starts_with("recv"))
     }

@@ -52,14 +52,16 @@ use crate::event::Verb;
 ///   that is complete, the threads of this process that have read or written
 ///   anything since it was submitted, or ended; one of them did it.
 ///
-/// An operation that has no `offset` goes by queues in memory. No call is made
-/// for it, and it is in no count of calls: it stands here at the time at which
+/// `offset` is absent if it is about a socket, which has no places.
+///
+/// An operation that is `queued` goes by queues in memory. No call is made for
+/// it, and it is in no count of calls: it stands here at the time at which
 /// it was put into the one queue, or taken out of the other. `length` is how
 /// many bytes it is to move, and `taken` whom an accept brought:
 /// ```json
 /// {"t0_ns":12,"t1_ns":12,"pid":7,"tid":7,"verb":"complete","call":"recv",
-///  "fd":8,"peer":"client 1","ret":64,"length":16384,"in_flight_ns":5,
-///  "cpu_ns":9}
+///  "fd":8,"peer":"client 1","ret":64,"length":16384,"queued":true,
+///  "in_flight_ns":5,"cpu_ns":9}
 /// ```
 /// - `in_flight_ns`: the time since it was submitted.
 /// - `at_once`: true if it never waits and says nothing where it succeeds, so
@@ -184,6 +186,8 @@ struct WhatObject<'a> {
     offset: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     length: Option<u32>,
+    #[serde(skip_serializing_if = "is_false")]
+    queued: bool,
     #[serde(skip_serializing_if = "is_false")]
     goes_on: bool,
     #[serde(skip_serializing_if = "is_false")]
@@ -357,15 +361,16 @@ impl<'a> WhatObject<'a> {
         let found = what.found.as_ref();
         let wait = what.verb == Verb::Wait;
         let operation = what.operation.as_ref();
-        let queued = what.is_queued() && what.verb == Verb::Submit;
+        let queued = what.is_queued();
+        let begins = queued && what.verb == Verb::Submit;
         let returned = what.errno().is_none() && what.signal.is_none();
-        let done = what.verb == Verb::Complete && !what.is_queued();
+        let done = what.verb == Verb::Complete && !queued;
         WhatObject {
             verb: what.verb.name(),
             call: what.name(),
             fd: what.fd,
             peer: what.peer,
-            ret: (returned && !queued).then_some(what.ret),
+            ret: (returned && !begins).then_some(what.ret),
             errno: what.errno_name(),
             taken: what.taken,
             asked: wait.then_some(what.asked),
@@ -375,6 +380,7 @@ impl<'a> WhatObject<'a> {
             scanned: found.map(|found| found.scanned),
             offset: operation.and_then(|it| it.offset),
             length: operation.map(|it| it.length),
+            queued,
             goes_on: operation.is_some_and(|it| it.goes_on),
             called: operation.is_some_and(|it| it.called),
             at_once: operation.is_some_and(|it| it.at_once),

@@ -673,7 +673,7 @@ fn what_goes_by_queues_is_no_call_and_says_how_long_it_took() {
         *submitted,
         json!({"t0_ns": 3000, "t1_ns": 3000, "pid": 10, "tid": 10,
             "verb": "submit", "call": "accept", "fd": 3, "peer": "listener",
-            "length": 0, "cpu_ns": 300})
+            "length": 0, "queued": true, "cpu_ns": 300})
     );
     let carried = json!([{"call": "accept", "fd": 3, "peer": "listener"}]);
     assert_eq!(entered["carried"], carried);

@@ -149,9 +149,9 @@ impl Text {
             };
         }
         if let Some(operation) = &what.operation {
-            let done = match operation.offset {
-                Some(at) => done(what, operation, at),
-                None => queued(call, operation),
+            let done = match operation.queued {
+                false => done(what, operation),
+                true => queued(call, operation),
             };
             return format!("{about:<13} {done}");
         }
@@ -404,14 +404,18 @@ fn returned(what: &What, short: bool) -> String {
 }
 
 /// An operation as it is submitted, or what became of it.
-fn done(what: &What, operation: &Operation, at: u64) -> String {
-    let (length, at) = (u64::from(operation.length), grouped(at));
+fn done(what: &What, operation: &Operation) -> String {
+    let length = u64::from(operation.length);
+    let at = operation.offset.map(grouped);
+    let at = at.map_or_else(String::new, |at| format!(" at {at}"));
     let result = match what.errno_name() {
-        Some(errno) => format!("{errno}, at {at}"),
+        Some(errno) if at.is_empty() => errno,
+        Some(errno) => format!("{errno},{at}"),
         None if what.verb == Verb::Submit => {
-            return format!("{} at {at}", bytes(length));
+            return format!("{}{at}", bytes(length));
         }
-        None => format!("{} at {at}", bytes(what.ret as u64)),
+        None if what.end_of_stream() => "end of stream".to_owned(),
+        None => format!("{}{at}", bytes(what.ret as u64)),
     };
     result + &by(&what.by)
 }

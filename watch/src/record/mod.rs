@@ -105,6 +105,8 @@ pub struct Call {
     pub length: Option<u64>,
     /// Of a complete operation: the threads that may have done it.
     pub by: Vec<i32>,
+    /// It goes into a queue, or comes out of one.
+    pub queued: bool,
     /// Of an operation that came out of a queue: more will come of it.
     pub goes_on: bool,
     /// Of such a one: calls of the server itself did it, which stand before.
@@ -266,8 +268,7 @@ impl Call {
     /// An operation that goes into a queue, or comes out of one, is no call
     /// either.
     pub fn is_queued(&self) -> bool {
-        let operation = self.verb == "submit" || self.verb == "complete";
-        operation && self.offset.is_none()
+        self.queued
     }
 
     /// Whether the server has called something.
@@ -306,7 +307,7 @@ impl Call {
 
     /// How many bytes it brought in from its client.
     pub fn brought(&self) -> u64 {
-        match self.is_copy() && self.name == "recv" {
+        match self.is_copy() && matches!(&*self.name, "recv" | "aio_read") {
             true => self.ret.unwrap_or(0).max(0) as u64,
             false => 0,
         }
@@ -314,7 +315,7 @@ impl Call {
 
     /// How many bytes it took out to its client.
     pub fn took_out(&self) -> u64 {
-        match self.is_copy() && self.name == "send" {
+        match self.is_copy() && matches!(&*self.name, "send" | "aio_write") {
             true => self.ret.unwrap_or(0).max(0) as u64,
             false => 0,
         }
@@ -322,14 +323,15 @@ impl Call {
 
     /// Whether it met the client's FIN.
     pub fn ends_stream(&self) -> bool {
-        let reads = self.name == "recv" || self.name == "read";
+        let reads = matches!(&*self.name, "recv" | "read" | "aio_read");
         self.is_copy() && reads && self.ret == Some(0)
     }
 
     fn is_copy(&self) -> bool {
         match &*self.verb {
             "copy" | "wait+copy" => true,
-            "complete" => self.is_queued() && !self.called,
+            // Of a socket, which has no places.
+            "complete" => self.offset.is_none() && !self.called,
             _ => false,
         }
     }

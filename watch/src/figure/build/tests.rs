@@ -216,9 +216,12 @@ fn queued(at: u64, cpu: u64, rest: &str) -> String {
 fn what_the_kernel_does_meanwhile_has_lanes_of_its_own() {
     let enter = r#""verb":"wait","call":"io_uring_enter","ret":1,"asked":1,
         "carried":[{"call":"recv","fd":4,"peer":"client 1"}]"#;
-    let accept = r#""call":"accept","fd":3,"peer":"listener","length":0"#;
-    let recv = r#""call":"recv","fd":4,"peer":"client 1","length":0"#;
-    let send = r#""call":"send","fd":4,"peer":"client 1","length":64"#;
+    let accept =
+        r#""call":"accept","fd":3,"peer":"listener","length":0,"queued":true"#;
+    let recv =
+        r#""call":"recv","fd":4,"peer":"client 1","length":0,"queued":true"#;
+    let send =
+        r#""call":"send","fd":4,"peer":"client 1","length":64,"queued":true"#;
     let submit = |what: &str| format!(r#""verb":"submit",{what}"#);
     let complete = |what: &str, ret: &str| {
         format!(r#""verb":"complete",{what},"in_flight_ns":1,{ret}"#)
