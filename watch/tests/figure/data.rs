@@ -100,6 +100,15 @@ pub fn bytes(page: &Page) -> Result<()> {
     Ok(())
 }
 
+/// What POSIX AIO calls it.
+fn operation(call: &str) -> Option<&'static str> {
+    match call {
+        "recv" => Some("aio_read"),
+        "send" => Some("aio_write"),
+        _ => None,
+    }
+}
+
 fn by_kernel(figure: &Figure) -> bool {
     figure.lanes.iter().any(|lane| lane.who == Who::Kernel)
 }
@@ -118,7 +127,10 @@ fn moved<'a>(
     let calls = calls.into_iter().map(|call| &figure.calls[call]);
     let mut calls: Vec<&Told> = calls
         .filter(|told| told.bytes.is_some() && told.about == client)
-        .filter(|told| told.call.split(' ').next() == Some(call))
+        .filter(|told| {
+            let name = told.call.split(' ').next();
+            name == Some(call) || name == operation(call)
+        })
         .collect();
     calls.sort_by_key(|told| told.bytes);
     calls

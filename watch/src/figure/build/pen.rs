@@ -75,7 +75,9 @@ impl Pen<'_> {
     fn call(&mut self, made: &Made, at: usize) {
         let found = self.found(made, at);
         let sleep = self.sleep((at, made), &found);
-        let bytes = self.streams.moved(made);
+        // Who did an operation has moved its bytes, and not who hears of it.
+        let operation = made.call.verb == "complete";
+        let bytes = self.streams.moved(made).filter(|_| !operation);
         let spent = self.spent(made, sleep.is_some());
         let before = self.last.replace((made.t1, made.cpu));
         if !self.sheet.shows(made.t0, made.t1) {

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use super::Sheet;
 use super::cast::Cast;
 use super::items::{Made, Thread};
-use super::tell::told;
+use super::tell::{Streams, told};
 use crate::figure::data::{Bar, Lane, Phase, Who};
 use crate::figure::run::Run;
 
@@ -47,6 +47,7 @@ pub fn lanes(
 /// have done it.
 fn operations(threads: &[Thread], cast: &Cast, sheet: &mut Sheet) -> Vec<Lane> {
     let mut begun = HashMap::new();
+    let mut streams = Streams::default();
     // By the number of the thread, in the order of appearing.
     let mut workers: Vec<(i32, Vec<Bar>)> = Vec::new();
     for made in threads.iter().flat_map(Thread::calls) {
@@ -54,15 +55,19 @@ fn operations(threads: &[Thread], cast: &Cast, sheet: &mut Sheet) -> Vec<Lane> {
         if call.is_queued() {
             continue;
         }
-        let region = (call.name.clone(), call.offset);
+        let region = (call.name.clone(), call.offset, call.fd);
         if call.verb == "submit" {
             begun.insert(region, made.t0);
         } else if call.verb == "complete" {
             let time = (begun.remove(&region).unwrap_or(made.t0), made.t0);
+            let bytes = streams.moved(made);
             if !sheet.shows(time.0, time.1) || call.by.is_empty() {
                 continue;
             }
-            let told = told(made, None, &[], cast, sheet);
+            let mut told = told(made, bytes, &[], cast, sheet);
+            if bytes.is_some() {
+                told.from = sheet.time(time.0);
+            }
             let place = Some(sheet.tell(told));
             for tid in &call.by {
                 let known = workers.iter().position(|(it, _)| it == tid);
