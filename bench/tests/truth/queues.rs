@@ -30,7 +30,6 @@ pub fn threads_of_the_kernel(pid: i32) -> Result<BTreeMap<i64, String>> {
 /// What is known of a client so far.
 #[derive(Default)]
 struct Known {
-    fd: i64,
     received: u64,
     sent: u64,
 }
@@ -55,8 +54,9 @@ pub fn compare(told: &[Value], held: &Held) -> Result<()> {
     let Held { spoken, threads, by_kernel, by_others } = *held;
     let mut under_way: BTreeMap<Key, Vec<&Value>> = BTreeMap::new();
     let mut clients: BTreeMap<String, Known> = BTreeMap::new();
+    let mut fds: BTreeMap<String, i64> = BTreeMap::new();
     for it in told {
-        look(it, &mut under_way, &mut clients)
+        look(it, &mut under_way, &mut clients, &mut fds)
             .with_context(|| format!("the operation {it}"))?;
         let by = it["by"].as_array().cloned().unwrap_or_default();
         let by: Vec<i64> = by.iter().filter_map(Value::as_i64).collect();
@@ -107,6 +107,7 @@ fn look<'a>(
     it: &'a Value,
     under_way: &mut BTreeMap<Key, Vec<&'a Value>>,
     clients: &mut BTreeMap<String, Known>,
+    fds: &mut BTreeMap<String, i64>,
 ) -> Result<()> {
     let field = |name: &str| {
         it[name].as_i64().with_context(|| format!("it has no {name}"))
@@ -124,9 +125,8 @@ fn look<'a>(
     let length = field("length")?;
     ensure!(call != "read" || length == SIGNALFD_SIGINFO, "no whole signal");
     let key = (field("tid")?, call.to_owned(), fd);
-    if let Some(client) = clients.get(peer) {
-        ensure!(client.fd == fd, "{peer} is {}", client.fd);
-    }
+    let own = *fds.entry(peer.to_owned()).or_insert(fd);
+    ensure!(own == fd, "{peer} is {own}");
     let all = under_way.entry(key).or_default();
     if it["verb"] == "submit" {
         if call == "send" {
@@ -167,8 +167,8 @@ fn look<'a>(
             let name = it["taken"].as_str().context("it brought nobody")?;
             let expected = format!("client {}", clients.len() + 1);
             ensure!(name == expected, "it is {expected}");
-            let known = Known { fd: result, ..Known::default() };
-            clients.insert(expected, known);
+            fds.insert(expected.clone(), result);
+            clients.insert(expected, Known::default());
         }
         "recv" => {
             let client = clients.get_mut(peer).context("it is no client")?;
