@@ -7,25 +7,17 @@ use super::Sheet;
 use super::cast::Cast;
 use super::items::{Made, Thread};
 use super::tell::{Streams, told};
-use crate::figure::data::{Bar, Lane, Phase, Who};
+use crate::figure::data::{Bar, Lane, Phase, Told, Who};
 use crate::record::Peer;
 
 /// Who asks for what on which descriptor.
 type Key = (i32, String, i32);
 
-/// The bars of one lane. A recv may stay under way for all that a client will
-/// ever say; then its sends lie in front of it.
-#[derive(Default)]
-struct Bars {
-    front: Vec<Bar>,
-    behind: Vec<Bar>,
-}
-
 /// One for the listener, and one for each client. That the stop's descriptor
 /// is read all the time is left out, and so are wishes that something may end.
 pub fn lanes(threads: &[Thread], cast: &Cast, sheet: &mut Sheet) -> Vec<Lane> {
     let mut streams = Streams::default();
-    let mut lanes: Vec<(Peer, Bars)> = Vec::new();
+    let mut lanes: Vec<(Peer, Vec<Bar>)> = Vec::new();
     for thread in threads {
         let mut begun: HashMap<Key, Vec<u64>> = HashMap::new();
         for made in thread.calls().filter(|it| it.call.is_queued()) {
@@ -49,15 +41,12 @@ pub fn lanes(threads: &[Thread], cast: &Cast, sheet: &mut Sheet) -> Vec<Lane> {
             }
             let known = lanes.iter().position(|(it, _)| *it == peer);
             let at = known.unwrap_or_else(|| {
-                lanes.push((peer, Bars::default()));
+                lanes.push((peer, Vec::new()));
                 lanes.len() - 1
             });
             let told = told_from(since, made, bytes, cast, sheet);
             let place = Some(sheet.tell(told));
-            let bars = match &*call.name {
-                "send" => &mut lanes[at].1.front,
-                _ => &mut lanes[at].1.behind,
-            };
+            let bars = &mut lanes[at].1;
             let over = made.in_flight.filter(|_| call.at_once);
             let time = (since, over.map_or(made.t1, |time| since + time));
             sheet.draw(bars, Phase::InFlight, time, place);
@@ -84,37 +73,15 @@ fn told_from(
     bytes: Option<(u64, u64)>,
     cast: &Cast,
     sheet: &Sheet,
-) -> crate::figure::data::Told {
+) -> Told {
     let mut told = told(made, bytes, &[], cast, sheet);
     told.from = sheet.time(since);
     told
 }
 
-/// None without anything in it. What lies behind shows where nothing is in
-/// front of it.
-fn lane(name: String, Bars { mut front, mut behind }: Bars) -> Option<Lane> {
-    front.sort_by_key(|bar| (bar.from, bar.to));
-    behind.sort_by_key(|bar| (bar.from, bar.to));
-    let mut bars: Vec<Bar> = Vec::new();
-    let mut above = front.iter().peekable();
-    for bar in &behind {
-        let mut from = bar.from;
-        while above.next_if(|it| it.to <= from).is_some() {}
-        for it in above.clone().take_while(|it| it.from < bar.to) {
-            bars.push(part(bar, from, it.from));
-            from = from.max(it.to);
-        }
-        bars.push(part(bar, from, bar.to));
-    }
-    bars.extend(front);
-    bars.sort_by_key(|bar| (bar.from, bar.to));
-    // Two clients of one name, one after the other, would share a lane.
-    let mut end = 0;
-    for bar in &mut bars {
-        bar.from = bar.from.max(end);
-        end = bar.to.max(end);
-    }
-    bars.retain(|bar| bar.from < bar.to);
+/// None without anything in it.
+fn lane(name: String, bars: Vec<Bar>) -> Option<Lane> {
+    let bars = in_layers(bars);
     Some(Lane {
         who: Who::Kernel,
         name,
@@ -126,9 +93,27 @@ fn lane(name: String, Bars { mut front, mut behind }: Bars) -> Option<Lane> {
     })
 }
 
-/// A piece of a bar; one without length is dropped later.
-fn part(bar: &Bar, from: u64, to: u64) -> Bar {
-    let from = from.max(bar.from);
-    let to = to.clamp(from, bar.to.max(from));
-    Bar { from, to, phase: bar.phase, call: bar.call, dense: None }
+/// In the order of time, and none over another: what is shorter lies in front
+/// of what is longer, such as a send in front of a recv that goes on.
+pub fn in_layers(mut bars: Vec<Bar>) -> Vec<Bar> {
+    bars.sort_by_key(|bar| (bar.to - bar.from, bar.from));
+    let mut placed: Vec<Bar> = Vec::new();
+    for bar in bars {
+        let (mut from, mut pieces) = (bar.from, Vec::new());
+        let first = placed.partition_point(|it| it.to <= from);
+        let over = placed[first..].iter().take_while(|it| it.from < bar.to);
+        for it in over {
+            pieces.extend(piece(&bar, from, it.from));
+            from = it.to;
+        }
+        pieces.extend(piece(&bar, from, bar.to));
+        placed.extend(pieces);
+        placed.sort_by_key(|it| it.from);
+    }
+    placed
+}
+
+fn piece(bar: &Bar, from: u64, to: u64) -> Option<Bar> {
+    let (phase, call) = (bar.phase, bar.call);
+    (from < to).then_some(Bar { from, to, phase, call, dense: None })
 }

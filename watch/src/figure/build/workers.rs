@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use super::Sheet;
 use super::cast::Cast;
 use super::items::{Made, Thread};
+use super::queues::in_layers;
 use super::tell::{Streams, told};
 use crate::figure::data::{Bar, Lane, Phase, Who};
 use crate::figure::run::Run;
@@ -86,15 +87,10 @@ fn operations(threads: &[Thread], cast: &Cast, sheet: &mut Sheet) -> Vec<Lane> {
     lanes.collect()
 }
 
-/// None without anything in it. What overlaps begins where the other ends.
-fn lane(name: String, mut bars: Vec<Bar>) -> Option<Lane> {
-    bars.sort_by_key(|bar| (bar.from, bar.to));
-    let mut end = 0;
-    for bar in &mut bars {
-        bar.from = bar.from.max(end);
-        end = bar.to.max(end);
-    }
-    bars.retain(|bar| bar.from < bar.to);
+/// None without anything in it. Who may have done an operation may also have
+/// done another meanwhile.
+fn lane(name: String, bars: Vec<Bar>) -> Option<Lane> {
+    let bars = in_layers(bars);
     Some(Lane {
         who: Who::HelperThread,
         name,
