@@ -87,7 +87,8 @@ fn the_numbers_stand_to_each_other_as_the_models_promise() {
         let waits =
             number(name, "answered_at_ms") >= number(name, "silent_left_at_ms");
         assert_eq!(waits, *name == "blocking", "{row}");
-        assert!(number(name, "calls") > 40.0, "{row}");
+        // At least one for each of the talker's messages.
+        assert!(number(name, "calls") > 20.0, "{row}");
         let sentence = row["sentence"].as_str().unwrap_or_default();
         assert!(sentence.split_whitespace().count() > 5, "{row}");
     }

@@ -414,7 +414,7 @@ fn only_enters(row: &Row) -> bool {
 /// What was called and submitted for a message.
 fn submissions(row: &Row) -> String {
     let calls = &row.calls;
-    let sum: f64 = calls.submitted.values().sum();
+    let sum = calls.submitted.values().fold(0.0, |sum, it| sum + it);
     let names: Vec<String> = calls
         .per_message
         .iter()
@@ -464,7 +464,7 @@ fn by_the_kernels_thread(row: &Row) -> Lesson {
             && row.calls.workers == 1
             && only_enters(row),
         format!(
-            "{said}, which {workers} of the kernel's took out of memory: the \
+            "{said}, which a thread of the kernel's took out of memory: the \
              server calls only to sleep, or to wake that thread"
         ),
         format!("{said}, taken by {workers} of the kernel's"),
@@ -505,17 +505,24 @@ fn emulates(row: &Row) -> Lesson {
 }
 
 fn by_helpers(row: &Row) -> Lesson {
-    let said = submissions(row);
     let workers = plural(row.calls.workers, "thread", "threads");
     let calls = &row.calls.per_message;
     let copies = of(calls, "recv") + of(calls, "send");
+    // Each is seen twice: as it is submitted, and when it is complete.
+    let operations = (of(calls, "aio_read") + of(calls, "aio_write")) / 2.0;
+    let all = decimal(row.calls.all_per_message());
+    let shown = decimal(operations);
     Lesson::of(
-        row.calls.workers > 0 && copies < 0.1,
+        operations > 1.9 && row.calls.workers > 0 && copies < 0.1,
         format!(
-            "{said}; {workers} of glibc carried out the operations, each asleep \
-             in one until its client spoke"
+            "{all} calls a message, and {shown} operations on its socket that \
+             {workers} of glibc carried out, each asleep in a read until its \
+             client spoke"
         ),
-        format!("{said}, by {workers} of glibc"),
+        format!(
+            "{all} calls a message, and {shown} operations by {workers} of \
+             glibc"
+        ),
     )
 }
 
