@@ -20,7 +20,7 @@ pub struct Comparison {
 
 /// The version that [`Comparison::format`] has now. In the first one no
 /// connection was loud, and no point had arguments or cores of its own; it is
-/// read as that.
+/// read as that. What has been added to the second one since may be lacking.
 pub const FORMAT: u32 = 2;
 
 /// Where a comparison ran; strings are for people.
@@ -148,9 +148,18 @@ pub struct Row {
     pub cpu_ns_per_message: Estimate,
     /// The share of it spent in user space, over all rounds.
     pub user_share: Option<f64>,
+    /// Bytes, in each direction, for each second of its CPU time.
+    #[serde(default)]
+    pub bytes_per_cpu_second: Option<Estimate>,
     /// Its CPU time for each message, divided by the baseline's of the same
     /// round.
     pub ratio: Option<Estimate>,
+    /// The same of the time that half of the round's messages took at most.
+    #[serde(default)]
+    pub p50_ratio: Option<Estimate>,
+    /// The same of the time that 99 % of them took at most.
+    #[serde(default)]
+    pub p99_ratio: Option<Estimate>,
     /// How long messages took, over all rounds; those of quiet connections, if
     /// there are both.
     pub latency: Latency,
@@ -238,6 +247,26 @@ pub struct Calls {
     /// The most frequent ones by the kernel's names, in descending order;
     /// empty where only the total could be counted.
     pub by_name: Vec<(String, f64)>,
+    /// Messages for each call that waits for all clients at once, such as
+    /// epoll_wait or io_uring_enter: how much a wait brings.
+    #[serde(default)]
+    pub messages_per_wait: Option<f64>,
+    /// What went through its io_uring, if it has one.
+    #[serde(default)]
+    pub ring: Option<Ring>,
+}
+
+/// What a server gave to an io_uring, and took from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ring {
+    /// Operations that it submitted, for each message.
+    pub submitted: f64,
+    /// Completions that came, for each message.
+    pub completed: f64,
+    /// Submissions for each call of io_uring_enter; `None` without one.
+    pub submitted_per_enter: Option<f64>,
+    /// Completions for each of them.
+    pub completed_per_enter: Option<f64>,
 }
 
 /// One round of one server.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use bench::compare::{
-    self, Progress, SCENARIOS, Scenario, Servers, Spot, Task,
+    self, Progress, SCENARIOS, Scenario, Servers, Spot, Task, URING_OR_EPOLL,
 };
 use bench::harness;
 use bench::measure::Cores;
@@ -28,6 +28,8 @@ const TESTS: &[(&str, Test)] = &[
     ("a_baseline_of_ones_choice", a_baseline_of_ones_choice),
     ("a_slow_handler_makes_others_wait", a_slow_handler_makes_others_wait),
     ("forms_have_the_cores_that_they_are_given", forms_have_their_cores),
+    ("completions_are_held_against_readiness", completions_and_readiness),
+    ("a_question_has_servers_of_its_own", a_question_has_its_servers),
     ("command_line", command_line),
     ("usage_errors_are_one_line", usage_errors),
 ];
@@ -75,6 +77,7 @@ fn task(
     Ok(Task {
         scenarios,
         models: models?,
+        unnamed: false,
         baseline: None,
         rounds: 3,
         turn: Duration::from_millis(15),
@@ -101,6 +104,7 @@ fn scenario(name: &'static str, loads: &[Load]) -> &'static Scenario {
         points: Vec::leak(points),
         stretch: 1,
         with_itself: name == "scan",
+        field: None,
     };
     Box::leak(Box::new(scenario))
 }
@@ -235,6 +239,7 @@ fn who_fails_in_its_turn() -> Result<()> {
         burns_core: false,
         idle_wakes: false,
         no_calls: false,
+        lends_sent: false,
         per_client: PerClient::Nothing,
     };
     let boastful = Box::leak(Box::new(Model { limits, ..*honest }));
@@ -345,6 +350,93 @@ fn forms_have_their_cores() -> Result<()> {
         let single = row(point, "reactor")?.cpu_ns_per_message.median;
         ensure!(point.args.is_empty() || single > 20_000.0, "{single} ns");
         ensure!(row(point, "reactor-threads")?.threads == 3, "{point:?}");
+    }
+    Ok(())
+}
+
+/// The baseline is its own, and what went through the ring is known.
+fn completions_and_readiness() -> Result<()> {
+    let question = known(URING_OR_EPOLL)?;
+    let points = scenario("", &[load(4, 0), load(4, 0)]).points;
+    let scenario = Scenario { points, ..*question };
+    let names = ["epoll_et", "proactor", "proactor-multishot", "floor"];
+    let mut task = task(vec![Box::leak(Box::new(scenario))], &names)?;
+    task.calls = true;
+    let found = compare::run(&task, &Silent)?;
+    let point = &found.points[0];
+    ensure!(point.baseline.as_deref() == Some("epoll_et"), "{point:?}");
+    for it in &point.rows {
+        let seen = format!("{it:?}");
+        ensure!(it.ratio.is_some() && it.p50_ratio.is_some(), "{seen}");
+        ensure!(it.p99_ratio.is_some(), "{seen}");
+        let bytes = it.bytes_per_cpu_second.context(seen.clone())?.median;
+        let same = bytes * it.cpu_ns_per_message.median / 1e9 / 64.0;
+        ensure!((0.999..1.001).contains(&same), "{same}: {seen}");
+        // Only where they could be counted by name.
+        let Some(calls) = &it.calls else { continue };
+        let enters = calls.by_name.iter().find(|it| it.0 == "io_uring_enter");
+        let waits = calls.messages_per_wait;
+        match (it.model.as_str(), enters) {
+            ("floor", _) => ensure!(waits.is_none(), "{seen}"),
+            ("epoll_et", _) => ensure!(waits >= Some(0.9), "{seen}"),
+            (_, None) => ensure!(calls.ring.is_none(), "{seen}"),
+            (_, Some((_, enters))) => {
+                let waits = waits.context(seen.clone())?;
+                ensure!((waits * enters - 1.0).abs() < 1e-9, "{seen}");
+                let Some(ring) = calls.ring else { continue };
+                // Each message is received, and most are sent by the ring.
+                ensure!((0.9..3.1).contains(&ring.completed), "{seen}");
+                let each = ring.completed_per_enter.context(seen.clone())?;
+                let same = each * enters / ring.completed;
+                ensure!((same - 1.0).abs() < 1e-9, "{seen}");
+                if it.model == "proactor" {
+                    // One receive and one send, each submitted by itself.
+                    let ring = (ring.submitted, ring.completed);
+                    let two = 1.9..2.1;
+                    ensure!(two.contains(&ring.0), "{seen}");
+                    ensure!(two.contains(&ring.1), "{seen}");
+                }
+            }
+        }
+    }
+    if let [absent, ..] = &point.absent[..] {
+        println!("{} SKIPPED: {}", absent.model, absent.why);
+    }
+    Ok(())
+}
+
+/// Those of its field, where nobody was named, and each at the loads at which
+/// it is asked; whoever is named is asked everything.
+fn a_question_has_its_servers() -> Result<()> {
+    let question = known(URING_OR_EPOLL)?;
+    let field = question.field.context("no servers of its own")?;
+    let mut asked = 0;
+    for spot in question.points {
+        for name in models::names() {
+            let entry = question.entry(row_of(name)?, &spot.load);
+            let entrant = field.entrants.iter().find(|it| it.name == name);
+            ensure!(entry.is_some() == entrant.is_some(), "{name}");
+            asked += usize::from(entry == Some(Ok(())));
+        }
+    }
+    ensure!(asked > 3 * question.points.len(), "{asked} are asked");
+    ensure!(row_of(field.baseline).is_ok(), "{}", field.baseline);
+
+    let points = scenario("", &[load(2, 0)]).points;
+    let question = Box::leak(Box::new(Scenario { points, ..*question }));
+    let names = ["epoll_lt", "epoll_et", "poll_server", "proactor-zero-copy"];
+    let mut task = task(vec![question], &names)?;
+    task.rounds = 1;
+    for unnamed in [false, true] {
+        task.unnamed = unnamed;
+        let found = compare::run(&task, &Silent)?;
+        let point = &found.points[0];
+        ensure!(row(point, "poll_server").is_ok() != unnamed, "{point:?}");
+        ensure!(row(point, "epoll_lt").is_ok(), "{point:?}");
+        let absent = point.absent.iter();
+        let mut absent = absent.filter(|it| it.why.contains("from 4 KiB on"));
+        ensure!(absent.next().is_some() == unnamed, "{point:?}");
+        ensure!(!point.absent.iter().any(|it| it.model == "poll_server"));
     }
     Ok(())
 }

@@ -27,7 +27,7 @@ const ENDED: Wanted = Wanted::EPOLLERR.union(Wanted::EPOLLHUP);
 /// need not wait is done at once, so a client that never pauses would keep the
 /// queue filled for ever. It is behind all others there, and once in so many
 /// those who have waited in epoll come into it too.
-const ROUND: usize = 64;
+const ROUND: usize = 16;
 
 pub fn serve<W: Watch>(
     listener: Listener,
@@ -195,7 +195,7 @@ impl<W: Watch> Processor for Emulated<W> {
         self.watch.ask("shutdown", client, finish).ok();
     }
 
-    fn owed_nothing(&self) -> Vec<Fd> {
+    fn owed_nothing(&mut self) -> Vec<Fd> {
         let connections = self.connections.iter();
         connections.filter(|(_, it)| !it.owed).map(|(fd, _)| fd).collect()
     }

@@ -90,6 +90,8 @@ impl<P: Processor> EventLoop<P> {
     fn on_complete(&mut self, done: Done) -> Result<()> {
         match done {
             Done::Accepted(Ok(socket)) => self.on_accepted(socket),
+            // The accept that was under way has ended with the listener.
+            Done::Accepted(Err(_)) if !self.listener.is_open() => {}
             Done::Accepted(Err(err)) => {
                 let clients = self.processor.clients();
                 return self.listener.on_error(err, clients);

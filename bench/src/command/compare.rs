@@ -31,6 +31,8 @@ Try:
   bench compare busy --models epoll_lt,epoll_et,peer-mio,floor
   bench compare idle scan --html report.html   what idle clients cost
   bench compare slow_handler forms             the forms of the reactor
+  bench compare uring-or-epoll --html page.html
+                                               when io_uring wins, and when not
   bench compare --json run.json --html run.html
   bench compare --list                         scenarios, and what they show
   bench plot run.json --html again.html        draws saved numbers again
@@ -44,11 +46,12 @@ pub struct Compare {
     /// Which scenarios; all, if none is named.
     #[arg(value_name = "SCENARIO")]
     scenarios: Vec<String>,
-    /// Which servers, by the names of `--list`; all, peers too, if not said.
+    /// Which servers, by the names of `--list`; if not said, all, peers too,
+    /// or those that a scenario is about.
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     models: Vec<String>,
     /// What ratios are against [default: floor, or epoll_lt where a floor
-    /// cannot be had].
+    /// cannot be had; epoll_et in uring-or-epoll].
     #[arg(long, value_name = "NAME")]
     baseline: Option<String>,
     /// Few loads, few and short rounds: a first look, under a minute.
@@ -112,6 +115,7 @@ impl Compare {
         let task = Task {
             scenarios: scenarios(&self.scenarios)?,
             models,
+            unnamed: self.models.is_empty(),
             baseline: baseline.transpose()?,
             rounds: self.rounds.unwrap_or(rounds),
             turn: self.turn.unwrap_or(turn),
@@ -213,6 +217,11 @@ fn list(out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "{}: {}", scenario.name, points.join("; "))?;
         let words = scenario.shows.split_whitespace().collect::<Vec<_>>();
         writeln!(out, "    {}", words.join(" "))?;
+        if let Some(field) = scenario.field {
+            let names = field.entrants.iter().map(|it| it.name);
+            let names: Vec<&str> = names.collect();
+            writeln!(out, "    by itself of {}", names.join(", "))?;
+        }
     }
     writeln!(out, "\nservers:")?;
     for model in MODELS.iter().chain(PEERS) {
@@ -238,7 +247,7 @@ impl Bar {
         let time = HumanDuration(task.estimate());
         let line = format!(
             "{} servers, {} rounds: about {time}",
-            task.models.len(),
+            task.servers(),
             task.rounds
         );
         match bar.is_hidden() {

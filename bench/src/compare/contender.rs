@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 
 use super::{Servers, Spot};
-use crate::harness::{Server, Start, Target};
+use crate::harness::{Server, Start, Target, proc_text, tasks_of};
 use crate::load::{Generator, Plan, Span, Turn};
 use crate::measure::{Cores, Counted, Counting, Snapshot, Standing, Taken};
 use crate::models::{Model, is_peer};
@@ -65,7 +65,8 @@ impl Contender {
         let core = setting.cores.generator;
         let generator = Generator::start(&plan, core)
             .with_context(|| model.name.to_owned())?;
-        let pauses = model.limits.burns_core || model.limits.idle_wakes;
+        let limits = &model.limits;
+        let pauses = limits.burns_core || limits.idle_wakes || polls(&server);
         let contender = Contender { model, generator, server, pauses };
         contender.pause(Signal::SIGSTOP)?;
         Ok(contender)
@@ -121,6 +122,18 @@ impl Contender {
             false => Ok(()),
         }
     }
+}
+
+/// Whether a thread of the kernel's polls for what it submits to an io_uring:
+/// it goes on with that for a while when nothing comes any more.
+fn polls(server: &Server) -> bool {
+    let poller = |pid: i32, tid: i32| {
+        let comm = proc_text(&format!("/proc/{pid}/task/{tid}/comm"));
+        comm.is_ok_and(|name| name.starts_with("iou-sqp-"))
+    };
+    let entries = server.entries();
+    let mut entries = entries.iter().filter(|it| !it.zombie);
+    entries.any(|it| tasks_of(it).iter().any(|&tid| poller(it.pid, tid)))
 }
 
 fn start(

@@ -1,7 +1,7 @@
 //! Compares servers: all have their turns in each round, so that a machine
 //! that drifts hits all alike, and ratios are taken within the round.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ mod stats;
 
 pub use contender::{Contender, Setting};
 pub use scenario::{
-    Room, SCENARIOS, Scenario, Servers, Spot, absence, usual_baseline,
+    BETWEEN, Entrant, Field, Only, Room, SCENARIOS, STREAM, Scenario, Servers,
+    Spot, URING_OR_EPOLL, absence, usual_baseline,
 };
 
 use crate::harness;
@@ -22,7 +23,7 @@ use crate::measure::{self, Cores, Counted, Counting, Ready, Taken};
 use crate::models::{Model, is_peer};
 use crate::results::{
     Absent, Calls, Comparison, Estimate, FORMAT, Fit, Load, Method, Point,
-    Round, Row, Switches,
+    Ring, Round, Row, Switches,
 };
 
 /// What is to be compared, and how long.
@@ -31,6 +32,8 @@ pub struct Task {
     pub scenarios: Vec<&'static Scenario>,
     /// In the order of the report.
     pub models: Vec<&'static Model>,
+    /// They were not named: a scenario may choose among them.
+    pub unnamed: bool,
     /// What ratios are against; [`usual_baseline`] if nothing is said.
     pub baseline: Option<&'static Model>,
     /// Rounds that count; one more goes before them.
@@ -58,16 +61,45 @@ impl Task {
     /// How long it will take, roughly; as much is told of as done.
     pub fn estimate(&self) -> Duration {
         let room = Room::here();
-        let present = |spot: &Spot| {
-            let fits = |it: &&&Model| absence(it, spot, room).is_none();
-            self.models.iter().filter(fits).count()
+        let present = |scenario: &Scenario, spot: &Spot| {
+            let fits = |it: &&(_, Option<String>)| it.1.is_none();
+            self.field(scenario, spot, room).iter().filter(fits).count()
         };
         let each = |(scenario, spot): (&Scenario, &Spot)| {
             let turns = self.rounds + 1 + usize::from(self.calls);
             let turns = self.length(scenario) * whole(turns);
-            (turns + setup(&spot.load)) * whole(present(spot))
+            (turns + setup(&spot.load)) * whole(present(scenario, spot))
         };
         self.points().map(each).sum()
+    }
+
+    /// How many servers are asked something.
+    pub fn servers(&self) -> usize {
+        let room = Room::here();
+        let fields = self.points();
+        let all = fields.flat_map(|(scenario, spot)| {
+            let field = self.field(scenario, spot, room).into_iter();
+            field.filter(|it| it.1.is_none()).map(|it| it.0.name)
+        });
+        all.collect::<BTreeSet<_>>().len()
+    }
+
+    /// Who is to be asked this, and why some of them are not after all.
+    fn field(
+        &self,
+        scenario: &Scenario,
+        spot: &Spot,
+        room: Room,
+    ) -> Vec<(&'static Model, Option<String>)> {
+        let entry = |model| match self.unnamed {
+            true => scenario.entry(model, &spot.load),
+            false => Some(Ok(())),
+        };
+        let of = |&model: &&'static Model| {
+            let why = entry(model)?.err().map(str::to_owned);
+            Some((model, absence(model, spot, room).or(why)))
+        };
+        self.models.iter().filter_map(of).collect()
     }
 
     /// How long a turn takes.
@@ -171,12 +203,12 @@ fn compare(
     let mut entries: Vec<(usize, Entry)> = Vec::new();
     let room = Room::here();
     for (at, spot) in spots.iter().enumerate() {
-        for &model in &task.models {
+        for (model, why) in task.field(scenario, spot, room) {
             let mut absent = |why| {
                 let model = model.name.to_owned();
                 points[at].absent.push(Absent { model, why });
             };
-            if let Some(why) = absence(model, spot, room) {
+            if let Some(why) = why {
                 absent(why);
                 continue;
             }
@@ -304,7 +336,16 @@ impl Entry {
             bytes_per_second: of(&|it| it.0.bytes as f64 / it.0.seconds),
             cpu_ns_per_message: of(&|it| round(it).cpu_ns_per_message),
             user_share: taken.user_share(),
+            bytes_per_cpu_second: {
+                // What took no time that the kernel counts tells nothing.
+                let all = self.turns.iter().all(|it| !it.1.cpu.is_zero());
+                all.then(|| {
+                    of(&|it| it.0.bytes as f64 / it.1.cpu.as_secs_f64())
+                })
+            },
             ratio: None,
+            p50_ratio: None,
+            p99_ratio: None,
             latency: whole.latency,
             // It is for the loads at which latency is the question.
             latency_curve: match load.rate.is_some() || load.some_are_loud() {
@@ -348,9 +389,37 @@ fn round((turn, taken): &(Turn, Taken)) -> Round {
 fn calls_of(turn: &Turn, counted: Counted) -> Calls {
     let each = |count: u64| count as f64 / turn.messages.max(1) as f64;
     let name = |(name, count): (String, u64)| (name, each(count));
-    let by_name = counted.by_name.into_iter().map(name).collect();
-    Calls { total: each(counted.total), by_name }
+    let of_names = |names: &[&str]| {
+        let counts = names.iter().filter_map(|name| counted.of(name));
+        match counts.sum::<u64>() {
+            0 => None,
+            count => Some(count as f64),
+        }
+    };
+    let enters = of_names(&["io_uring_enter"]);
+    Calls {
+        total: each(counted.total),
+        messages_per_wait: of_names(WAITS).map(|it| turn.messages as f64 / it),
+        ring: counted.ring.map(|(submitted, completed)| Ring {
+            submitted: each(submitted),
+            completed: each(completed),
+            submitted_per_enter: enters.map(|it| submitted as f64 / it),
+            completed_per_enter: enters.map(|it| completed as f64 / it),
+        }),
+        by_name: counted.by_name.into_iter().map(name).collect(),
+    }
 }
+
+/// Calls that wait for all clients at once.
+const WAITS: &[&str] = &[
+    "epoll_pwait",
+    "epoll_wait",
+    "io_uring_enter",
+    "poll",
+    "ppoll",
+    "pselect6",
+    "select",
+];
 
 fn empty(
     task: &Task,
@@ -358,7 +427,10 @@ fn empty(
     spot: &Spot,
     setting: &Setting,
 ) -> Point {
-    let usual = || usual_baseline(spot);
+    let usual = || match scenario.field {
+        Some(field) => field.baseline,
+        None => usual_baseline(spot),
+    };
     let cores = spot.servers.cores;
     let cores = cores.and_then(|it| setting.cores.with_server_on(it));
     let baseline = task.baseline.map_or_else(usual, |model| model.name);
@@ -377,12 +449,29 @@ fn empty(
 
 /// CPU time for each message, round by round, as a ratio to that of `base`.
 fn ratio(rounds: &[Round], base: &[f64]) -> Estimate {
-    let cost = rounds.iter().map(|it| it.cpu_ns_per_message);
+    let cost = rounds.iter().map(cost);
     Estimate::of(cost.zip(base).map(|(own, base)| own / base))
 }
 
 fn costs(rounds: &[Round]) -> Vec<f64> {
-    rounds.iter().map(|it| it.cpu_ns_per_message).collect()
+    rounds.iter().map(cost).collect()
+}
+
+fn cost(round: &Round) -> f64 {
+    round.cpu_ns_per_message
+}
+
+/// The same of something that may have been nothing in a round: then there is
+/// no ratio.
+fn ratio_of(
+    rounds: &[Round],
+    base: &[Round],
+    what: fn(&Round) -> f64,
+) -> Option<Estimate> {
+    let ratios = rounds.iter().zip(base).map(|(a, b)| what(a) / what(b));
+    let ratios: Vec<f64> = ratios.collect();
+    let all = ratios.iter().all(|it| it.is_finite());
+    (all && !ratios.is_empty()).then(|| Estimate::of(ratios))
 }
 
 /// What ratios are against may have been left out, or have failed.
@@ -392,9 +481,11 @@ fn compare_with_baseline(point: &mut Point) {
         point.baseline = None;
         return;
     };
-    let base = costs(&baseline.rounds);
+    let base = baseline.rounds.clone();
     for row in &mut point.rows {
-        row.ratio = Some(ratio(&row.rounds, &base));
+        row.ratio = Some(ratio(&row.rounds, &costs(&base)));
+        row.p50_ratio = ratio_of(&row.rounds, &base, |it| it.p50 as f64);
+        row.p99_ratio = ratio_of(&row.rounds, &base, |it| it.p99 as f64);
     }
 }
 

@@ -20,6 +20,54 @@ pub struct Scenario {
     /// Each server is compared with itself first of all: its turns at all
     /// loads come one after the other.
     pub with_itself: bool,
+    /// Who takes part where nobody was named; everybody, if nothing is said.
+    pub field: Option<&'static Field>,
+}
+
+/// The servers that a question is about.
+pub struct Field {
+    /// What ratios are against.
+    pub baseline: &'static str,
+    /// The servers, by their rows of the table.
+    pub entrants: &'static [Entrant],
+}
+
+/// One of them.
+pub struct Entrant {
+    /// Its row.
+    pub name: &'static str,
+    /// At which loads it is asked, if not at all of them.
+    pub only: Option<Only>,
+}
+
+/// Some loads of a scenario.
+pub struct Only {
+    /// Whether it is one of them.
+    pub fits: fn(&Load) -> bool,
+    /// Why the others are none.
+    pub why: &'static str,
+}
+
+const fn entrant(name: &'static str) -> Entrant {
+    Entrant { name, only: None }
+}
+
+impl Scenario {
+    /// Whether it is asked at this load where nobody was named: `None` for a
+    /// server that the question is not about, or why not.
+    pub fn entry(
+        &self,
+        model: &Model,
+        load: &Load,
+    ) -> Option<Result<(), &str>> {
+        let Some(field) = self.field else { return Some(Ok(())) };
+        let all = field.entrants;
+        let entrant = all.iter().find(|it| it.name == model.name)?;
+        Some(match &entrant.only {
+            Some(only) if !(only.fits)(load) => Err(only.why),
+            _ => Ok(()),
+        })
+    }
 }
 
 /// One load of a scenario.
@@ -110,6 +158,52 @@ const fn idle(active: usize, idle: usize) -> Load {
     Load { idle, ..busy(active) }
 }
 
+/// The scenario that holds completions against readiness.
+pub const URING_OR_EPOLL: &str = "uring-or-epoll";
+
+/// The load from which each of its sweeps changes one thing.
+pub const BETWEEN: Load = busy(50);
+
+/// So many bytes outstanding on a connection fill its windows both ways, so
+/// that a send meets no room: they are a stream, and no request with its
+/// response. tcp_wmem's usual most is as much: tcp(7).
+pub const STREAM: usize = 4 << 20;
+
+const fn streaming(connections: usize) -> Load {
+    let size = 64 * 1024;
+    Load { size, depth: STREAM / size, ..busy(connections) }
+}
+
+static URING_AND_EPOLL: Field = Field {
+    baseline: "epoll_et",
+    entrants: &[
+        entrant("epoll_lt"),
+        entrant("epoll_et"),
+        entrant("proactor"),
+        entrant("proactor-multishot"),
+        Entrant {
+            name: "proactor-sqpoll",
+            only: Some(Only {
+                fits: |load| load.size <= BETWEEN.size,
+                why: "it saves calls, of which long messages have few for \
+                      their bytes: asked up to 64 B",
+            }),
+        },
+        Entrant {
+            name: "proactor-zero-copy",
+            only: Some(Only {
+                fits: |load| load.size >= 4096,
+                why: "it saves a copy, and has a notice more for each send: \
+                      asked from 4 KiB on",
+            }),
+        },
+        entrant("proactor-emulated"),
+        // It has but a few clients at once, as its row says.
+        entrant("proactor-aio"),
+        entrant("floor"),
+    ],
+};
+
 /// Every scenario, in the order in which a report shows them.
 pub static SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -124,6 +218,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ],
         stretch: 1,
         with_itself: false,
+        field: None,
     },
     Scenario {
         name: "busy",
@@ -138,6 +233,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ],
         stretch: 1,
         with_itself: false,
+        field: None,
     },
     Scenario {
         name: "pipelined",
@@ -146,6 +242,7 @@ pub static SCENARIOS: &[Scenario] = &[
         points: &[spot("depth 16", Load { depth: 16, ..busy(50) })],
         stretch: 1,
         with_itself: false,
+        field: None,
     },
     Scenario {
         name: "large",
@@ -153,6 +250,7 @@ pub static SCENARIOS: &[Scenario] = &[
         points: &[spot("16 KiB", Load { size: 16 * 1024, ..busy(50) })],
         stretch: 1,
         with_itself: false,
+        field: None,
     },
     Scenario {
         name: "idle",
@@ -165,6 +263,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ],
         stretch: 1,
         with_itself: true,
+        field: None,
     },
     Scenario {
         name: "scan",
@@ -180,6 +279,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ],
         stretch: 1,
         with_itself: true,
+        field: None,
     },
     Scenario {
         name: "churn",
@@ -191,6 +291,7 @@ pub static SCENARIOS: &[Scenario] = &[
         )],
         stretch: 1,
         with_itself: false,
+        field: None,
     },
     Scenario {
         name: "bulk",
@@ -199,6 +300,7 @@ pub static SCENARIOS: &[Scenario] = &[
         points: &[spot("1 MiB", Load { depth: 4, ..one(1024 * 1024) })],
         stretch: 1,
         with_itself: false,
+        field: None,
     },
     Scenario {
         name: "latency",
@@ -208,6 +310,7 @@ pub static SCENARIOS: &[Scenario] = &[
         points: &[spot("5,000/s", Load { rate: Some(5000.0), ..busy(50) })],
         stretch: 4,
         with_itself: false,
+        field: None,
     },
     Scenario {
         name: "slow_handler",
@@ -233,6 +336,7 @@ pub static SCENARIOS: &[Scenario] = &[
         ],
         stretch: 2,
         with_itself: false,
+        field: None,
     },
     Scenario {
         name: "forms",
@@ -247,6 +351,40 @@ pub static SCENARIOS: &[Scenario] = &[
         ],
         stretch: 1,
         with_itself: false,
+        field: None,
+    },
+    Scenario {
+        name: URING_OR_EPOLL,
+        shows: "completions held against readiness, by connections (1 to \
+                10,000), by size (16 B to 64 KiB), by depth (1 to 32), and \
+                streams beside requests: when io_uring wins and when it does \
+                not",
+        points: &[
+            spot("1 connection", busy(1)),
+            spot("10 connections", busy(10)),
+            // Each sweep passes here.
+            quick("50 connections, 64 B", BETWEEN),
+            quick("1,000 connections", busy(1000)),
+            spot("10,000 connections", busy(10_000)),
+            spot("16 B", Load { size: 16, ..BETWEEN }),
+            spot("1 KiB", Load { size: 1024, ..BETWEEN }),
+            spot("4 KiB", Load { size: 4 * 1024, ..BETWEEN }),
+            spot("16 KiB", Load { size: 16 * 1024, ..BETWEEN }),
+            spot("64 KiB", Load { size: 64 * 1024, ..BETWEEN }),
+            spot("depth 4", Load { depth: 4, ..BETWEEN }),
+            spot("depth 16", Load { depth: 16, ..BETWEEN }),
+            spot("depth 32", Load { depth: 32, ..BETWEEN }),
+            spot("1 connection, 64 KiB", one(64 * 1024)),
+            spot(
+                "10 connections, 64 KiB",
+                Load { size: 64 * 1024, ..busy(10) },
+            ),
+            spot("1 stream", streaming(1)),
+            spot("10 streams", streaming(10)),
+        ],
+        stretch: 1,
+        with_itself: false,
+        field: Some(&URING_AND_EPOLL),
     },
 ];
 
@@ -256,6 +394,9 @@ const MOST_TASKS: usize = 2000;
 
 /// Descriptors that a program has besides its connections, generously.
 const SPARE: usize = 16;
+
+/// What one read of a server brings, if nothing is said of its buffer.
+const ONE_READ: usize = 16 * 1024;
 
 /// What a machine has for a comparison.
 #[derive(Clone, Copy)]
@@ -296,8 +437,17 @@ pub fn absence(model: &Model, spot: &Spot, room: Room) -> Option<String> {
     if model.name == "floor" {
         let keep_sending =
             load.idle == 0 && load.rate.is_none() && !comes_and_goes;
-        return (!keep_sending)
-            .then(|| "it goes round clients that all keep sending".to_owned());
+        if !keep_sending {
+            let why = "it goes round clients that all keep sending";
+            return Some(why.to_owned());
+        }
+        // Else some have said all that they will while others have not, and
+        // it waits for those.
+        let outstanding = load.size.saturating_mul(load.depth);
+        let one_read = load.connections == 1 || outstanding <= ONE_READ;
+        return (!one_read).then(|| {
+            "it goes round clients that are each done with one read".to_owned()
+        });
     }
     let limits = &model.limits;
     if let Some(most) = limits.clients
@@ -368,6 +518,8 @@ mod tests {
         assert!(why("blocking-thread", &idle(100, 10_000)).is_some());
         assert!(why("floor", &idle(100, 1000)).is_some());
         assert_eq!(why("floor", &busy(1000)), None);
+        assert_eq!(why("floor", &streaming(1)), None);
+        assert!(why("floor", &streaming(10)).is_some());
         assert_eq!(why("epoll_lt", &idle(100, 10_000)), None);
         assert!(why("epoll_lt", &idle(100, 20_000)).is_some());
     }
@@ -384,6 +536,17 @@ mod tests {
         for spot in spots() {
             let baseline = usual_baseline(spot);
             assert_eq!(why(baseline, spot), None, "{}", spot.name);
+        }
+    }
+
+    #[test]
+    fn who_a_question_is_about_is_in_the_table() {
+        for field in SCENARIOS.iter().filter_map(|it| it.field) {
+            let names = || field.entrants.iter().map(|it| it.name);
+            for name in names() {
+                assert!(find_with_peers(name).is_some(), "{name}");
+            }
+            assert!(names().any(|name| name == field.baseline));
         }
     }
 

@@ -16,7 +16,7 @@ use perf_event::events::Tracepoint;
 use perf_event::{Builder, Counter};
 use tempfile::NamedTempFile;
 
-use crate::harness::{PATIENCE, Server, entry_of, proc_text, tasks_of};
+use crate::harness::{Entry, PATIENCE, Server, entry_of, proc_text, tasks_of};
 
 /// What echo servers call, by the kernel's names; everything else is counted
 /// as [`OTHERS`]. Each of them costs some 30 ms to close.
@@ -70,6 +70,10 @@ const NAMES: &[&str] = &[
 
 /// The name of all that is not in the list.
 pub const OTHERS: &str = "others";
+
+/// What goes through an io_uring: what is submitted, and what completes. They
+/// are no system calls, and only a server that has one is asked for them.
+const RING: [&str; 2] = ["io_uring_submit_req", "io_uring_complete"];
 
 /// Where the kernel shows its tracepoints.
 const TRACEFS: [&str; 2] = ["/sys/kernel/tracing", "/sys/kernel/debug/tracing"];
@@ -165,6 +169,9 @@ pub struct Counted {
     /// total. Empty if there were so many threads that only the total could be
     /// counted.
     pub by_name: Vec<(String, u64)>,
+    /// Operations that were submitted to its io_uring, and completions that
+    /// came; `None` without one, or where no tracepoint tells of them.
+    pub ring: Option<(u64, u64)>,
 }
 
 impl Counted {
@@ -178,7 +185,7 @@ impl Counted {
     fn new(total: u64, mut by_name: Vec<(String, u64)>) -> Counted {
         by_name.retain(|&(_, count)| count > 0);
         by_name.sort_by(|one, two| two.1.cmp(&one.1).then(one.0.cmp(&two.0)));
-        Counted { total, by_name }
+        Counted { total, by_name, ring: None }
     }
 }
 
@@ -200,10 +207,11 @@ impl Counting {
     /// For many counts in a row; does nothing where there are no tracepoints.
     pub fn make_ready() -> Ready {
         let own = Pid::this().as_raw();
-        let Ok(Events { total, named }) = Events::find() else {
+        let Ok(Events { total, named, ring }) = Events::find() else {
             return Ready(Vec::new());
         };
         let ids = named.into_iter().map(|(_, id)| id).chain([total]);
+        let ids = ids.chain(ring.into_iter().flatten());
         Ready(ids.filter_map(|id| counter_on(own, id).build().ok()).collect())
     }
 
@@ -231,6 +239,8 @@ impl Counting {
 struct Events {
     total: u64,
     named: Vec<(&'static str, u64)>,
+    /// Those of [`RING`], if the kernel has them.
+    ring: Option<[u64; 2]>,
 }
 
 impl Events {
@@ -245,7 +255,15 @@ impl Events {
                         let event = format!("syscalls/sys_enter_{name}");
                         Some((name, id(&event).ok()?))
                     });
-                    return Ok(Events { total, named: named.collect() });
+                    let named = named.collect();
+                    let ring = RING.map(|name| id(&format!("io_uring/{name}")));
+                    let ring = match ring {
+                        [Ok(submitted), Ok(completed)] => {
+                            Some([submitted, completed])
+                        }
+                        _ => None,
+                    };
+                    return Ok(Events { total, named, ring });
                 }
                 Err(error) => why = why.or(Some(error)),
             }
@@ -273,6 +291,7 @@ fn counter_on(tid: i32, id: u64) -> Builder<'static> {
 struct Task {
     total: Counter,
     named: Vec<Counter>,
+    ring: Vec<Counter>,
 }
 
 impl Task {
@@ -289,7 +308,11 @@ impl Task {
         for &(_, id) in events.named.iter().filter(|_| names) {
             named.push(counter(id, true).build_with_group(&mut total)?);
         }
-        Ok(Task { total, named })
+        let mut ring = Vec::new();
+        for &id in events.ring.iter().flatten().filter(|_| names) {
+            ring.push(counter(id, true).build_with_group(&mut total)?);
+        }
+        Ok(Task { total, named, ring })
     }
 }
 
@@ -301,7 +324,8 @@ struct Tracepoints {
 
 impl Tracepoints {
     fn begin(server: &Server) -> Result<Tracepoints> {
-        let events = Events::find()?;
+        let mut events = Events::find()?;
+        events.ring = events.ring.filter(|_| has_ring(server));
         let mut tries = 0;
         let (mut tasks, names) = loop {
             tries += 1;
@@ -332,7 +356,9 @@ impl Tracepoints {
     /// counters if the one that starts it has them by then.
     fn open(server: &Server, events: &Events) -> Result<Opened> {
         let before = tids_of(server);
-        let names = before.len() * (events.named.len() + 1) <= descriptors();
+        let ring = events.ring.map_or(0, |ring| ring.len());
+        let each = events.named.len() + ring + 1;
+        let names = before.len() * each <= descriptors();
         let mut tasks = Vec::new();
         let mut add = |tid: i32| match Task::open(tid, events, names) {
             Ok(task) => {
@@ -365,10 +391,17 @@ impl Tracepoints {
         }
         let mut total = 0;
         let mut counts = vec![0; self.events.named.len()];
+        let mut ring = self.events.ring.map(|_| (0, 0));
         for task in &mut self.tasks {
             total += task.total.read().context("read of a counter")?;
             for (count, counter) in counts.iter_mut().zip(&mut task.named) {
                 *count += counter.read().context("read of a counter")?;
+            }
+            if let (Some(ring), [submitted, completed]) =
+                (&mut ring, &mut task.ring[..])
+            {
+                ring.0 += submitted.read().context("read of a counter")?;
+                ring.1 += completed.read().context("read of a counter")?;
             }
         }
         if !self.names {
@@ -386,7 +419,7 @@ impl Tracepoints {
         let names = self.events.named.iter().map(|(name, _)| *name);
         let by_name = names.zip(counts).chain([(OTHERS, others)]);
         let by_name = by_name.map(|(name, count)| (name.to_owned(), count));
-        Ok(Counted::new(total, by_name.collect()))
+        Ok(Counted { ring, ..Counted::new(total, by_name.collect()) })
     }
 }
 
@@ -402,6 +435,17 @@ enum Missed {
     /// Only if another thread than the server's first has started them.
     Perhaps,
     Some,
+}
+
+/// Whether one of its processes has an io_uring.
+fn has_ring(server: &Server) -> bool {
+    let of = |entry: &Entry| {
+        let open = fs::read_dir(format!("/proc/{}/fd", entry.pid));
+        let open = open.into_iter().flatten().filter_map(Result::ok);
+        let mut names = open.filter_map(|it| fs::read_link(it.path()).ok());
+        names.any(|name| name == Path::new("anon_inode:[io_uring]"))
+    };
+    server.entries().iter().any(of)
 }
 
 /// Every thread of the server and its children.

@@ -2,12 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use super::answers::{Passage, Verdict};
 use super::number;
 use super::plural;
 use super::scale::Kind;
 use super::series::Series;
 use super::svg::{Axis, Bar, Bars, Dots, Drawing, Line, Lines, Mark};
+use crate::compare::URING_OR_EPOLL;
 use crate::results::{Comparison, Estimate, Point, Row};
+
+mod uring;
 
 /// Above this the generator, too, decides how many messages there are.
 pub const BUSY: f64 = 0.9;
@@ -16,10 +20,31 @@ pub const BUSY: f64 = 0.9;
 pub struct Section {
     /// The question.
     pub title: &'static str,
+    /// What is said before them.
+    pub before: Vec<Part>,
     /// The answers.
     pub charts: Vec<Chart>,
     /// What is not drawn, and why.
     pub missing: Vec<String>,
+}
+
+impl Section {
+    fn new(title: &'static str) -> Section {
+        let (before, charts, missing) = (Vec::new(), Vec::new(), Vec::new());
+        Section { title, before, charts, missing }
+    }
+}
+
+/// What is said, where nothing is drawn.
+pub enum Part {
+    /// A heading within the section.
+    Heading(String),
+    /// A paragraph.
+    Passage(Passage),
+    /// Several of them, as a list.
+    List(Vec<Passage>),
+    /// Numbers, and what they are.
+    Table(String, Numbers),
 }
 
 /// A chart with all that stands around it.
@@ -56,6 +81,8 @@ pub enum Cell {
     Number(Shown),
     /// A median with its interval; `true` if the generator was busy.
     Estimate([Shown; 3], bool),
+    /// A ratio with its interval, and what it says.
+    Verdict([Shown; 3], Verdict),
 }
 
 /// A number, and where it stands in the saved form.
@@ -136,8 +163,16 @@ impl Cell {
 }
 
 /// Scenarios that have an axis, and so charts of their own.
-const WITH_AXIS: [&str; 7] =
-    ["round_trip", "busy", "idle", "scan", "latency", "slow_handler", "forms"];
+const WITH_AXIS: [&str; 8] = [
+    "round_trip",
+    "busy",
+    "idle",
+    "scan",
+    "latency",
+    "slow_handler",
+    "forms",
+    URING_OR_EPOLL,
+];
 
 /// What the others are about.
 fn about(scenario: &str) -> &'static str {
@@ -168,8 +203,7 @@ impl<'a> Source<'a> {
     /// All that can be drawn.
     pub fn sections(&self) -> Vec<Section> {
         let section = |title, charts: Vec<Result<Chart, String>>| {
-            let mut section =
-                Section { title, charts: Vec::new(), missing: Vec::new() };
+            let mut section = Section::new(title);
             for chart in charts {
                 match chart {
                     Ok(chart) => section.charts.push(chart),
@@ -178,9 +212,12 @@ impl<'a> Source<'a> {
             }
             section
         };
+        if self.is_uring_only() {
+            return self.uring();
+        }
         let mut busy = vec![self.busy_cpu(), self.busy_throughput()];
         busy.extend(self.ratios());
-        vec![
+        let mut sections = vec![
             section("What a message costs", busy),
             section(
                 "What idle connections cost",
@@ -200,7 +237,9 @@ impl<'a> Source<'a> {
             section("What a second core brings", self.forms()),
             section("What the server asks of the kernel", vec![self.calls()]),
             section("Other loads", self.others()),
-        ]
+        ];
+        sections.extend(self.uring());
+        sections
     }
 
     fn points(&self, scenario: &str) -> Vec<(usize, &'a Point)> {
@@ -252,7 +291,7 @@ impl<'a> Source<'a> {
                 match &mut cell {
                     Cell::Nothing => {}
                     Cell::Number(it) => it.at.insert_str(0, &place),
-                    Cell::Estimate(all, _) => {
+                    Cell::Estimate(all, _) | Cell::Verdict(all, _) => {
                         all.iter_mut()
                             .for_each(|it| it.at.insert_str(0, &place));
                     }
@@ -286,7 +325,7 @@ impl<'a> Source<'a> {
         Ok(Chart {
             title: title.to_string(),
             caption: caption.to_string(),
-            drawing: Drawing::Lines(Lines { x, y, lines }),
+            drawing: Drawing::Lines(Lines { x, y, reference: None, lines }),
             parts: Vec::new(),
             tables: vec![Numbers { heads, rows: cells.into_iter().collect() }],
             absent: absent(points),
@@ -804,6 +843,7 @@ impl<'a> Source<'a> {
                     ..axis("share of the messages", Kind::Log)
                 },
                 y: micros_axis("came back within, µs"),
+                reference: None,
                 lines,
             }),
             parts: Vec::new(),
@@ -830,6 +870,10 @@ impl<'a> Source<'a> {
                 self.comparison.method.calls
             ));
         };
+        Ok(self.calls_at(at, point))
+    }
+
+    fn calls_at(&self, at: usize, point: &'a Point) -> Chart {
         let parts = parts(point);
         let mut rows = Vec::new();
         let mut cells = Vec::new();
@@ -867,7 +911,7 @@ impl<'a> Source<'a> {
         if rows.iter().any(others) {
             names.push("others".to_string());
         }
-        Ok(Chart {
+        Chart {
             title: format!("System calls a message, {}", named(point)),
             caption: self.comparison.method.calls.clone(),
             drawing: Drawing::Bars(Bars {
@@ -879,7 +923,7 @@ impl<'a> Source<'a> {
             tables: vec![Numbers { heads: heads.collect(), rows: cells }],
             absent: absent(&[(at, point)]),
             daggers: false,
-        })
+        }
     }
 
     /// Points without an axis, also of scenarios that are not known here.

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use crate::results::{Comparison, FORMAT};
 
+mod answers;
 mod charts;
 mod diff;
 pub mod number;
@@ -56,6 +57,13 @@ fn plural(count: usize, one: &str, more: &str) -> String {
             _ => more,
         }
     )
+}
+
+/// With a capital letter.
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|it| it.to_ascii_uppercase());
+    first.into_iter().chain(letters).collect()
 }
 
 /// `a`, `a and b`, `a, b and c`.

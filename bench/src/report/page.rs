@@ -3,7 +3,10 @@
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::charts::{self, Cell, Chart, Numbers, Section, Shown, Source, Unit};
+use super::answers::{Passage, Piece};
+use super::charts::{
+    self, Cell, Chart, Numbers, Part, Section, Shown, Source, Unit,
+};
 use super::plural;
 use super::series::{self, Series};
 use super::svg;
@@ -25,9 +28,13 @@ pub fn page(comparison: &Comparison) -> Result<String> {
     let mut out = String::from("<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n");
     out += "<meta charset=\"utf-8\"/>\n<meta name=\"viewport\" \
             content=\"width=device-width, initial-scale=1\"/>\n";
-    out += "<title>I/O models compared</title>\n";
+    let title = match source.is_uring_only() {
+        true => "io_uring or epoll?",
+        false => "I/O models compared",
+    };
+    out += &format!("<title>{title}</title>\n");
     out += &format!("<style>\n{STYLE}</style>\n</head>\n<body>\n");
-    out += &head(comparison);
+    out += &head(comparison, title);
     out += "<div class=\"plan\">\n";
     out += &legend(&series);
     out += "<main>\n";
@@ -82,9 +89,9 @@ fn shown(at: &str, number: f64, unit: Unit) -> String {
     )
 }
 
-fn head(comparison: &Comparison) -> String {
+fn head(comparison: &Comparison, title: &str) -> String {
     let (machine, method) = (&comparison.machine, &comparison.method);
-    let mut out = String::from("<header>\n<h1>I/O models compared</h1>\n");
+    let mut out = format!("<header>\n<h1>{title}</h1>\n");
     out += &format!("<p class=\"date\">{}", escaped(&machine.date));
     if method.quick {
         out += " · a quick run: few and short rounds, for a first look";
@@ -195,6 +202,22 @@ fn legend(series: &[Series]) -> String {
 
 fn drawn(section: &Section, series: &[Series], number: &mut usize) -> String {
     let mut out = format!("<section>\n<h2>{}</h2>\n", section.title);
+    for part in &section.before {
+        out += &match part {
+            Part::Heading(text) => format!("<h3>{}</h3>\n", escaped(text)),
+            Part::Passage(it) => format!("<p>{}</p>\n", passage(it)),
+            Part::List(all) => {
+                let item = |it| format!("<li>{}</li>\n", passage(it));
+                let items: String = all.iter().map(item).collect();
+                format!("<ul>\n{items}</ul>\n")
+            }
+            Part::Table(what, numbers) => format!(
+                "<p class=\"note\">{}</p>\n{}",
+                escaped(what),
+                table(numbers, series)
+            ),
+        };
+    }
     if !section.charts.is_empty() {
         out += "<div class=\"charts\">\n";
         for chart in &section.charts {
@@ -301,7 +324,23 @@ fn cell_text(cell: &Cell) -> String {
             write(low),
             write(high)
         ),
+        Cell::Verdict([median, low, high], verdict) => format!(
+            "<span class=\"verdict {}\">{}</span>{} <small>{}–{}</small>",
+            verdict.class(),
+            verdict.word(),
+            write(median),
+            write(low),
+            write(high)
+        ),
     }
+}
+
+fn passage(passage: &Passage) -> String {
+    let piece = |it: &Piece| match it {
+        Piece::Words(words) => escaped(words),
+        Piece::Number(it) => shown(&it.at, it.number, it.unit),
+    };
+    passage.iter().map(piece).collect()
 }
 
 /// Everything, point by point.

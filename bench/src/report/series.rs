@@ -16,12 +16,13 @@ const FAMILIES: &[(&str, &[&str])] = &[
     ("signals", &["signal_driven"]),
     ("POSIX AIO", &["aio_file"]),
     ("reactor", &["reactor"]),
+    ("proactor", &["proactor"]),
     ("peers", &["peers"]),
     ("others", &[]),
 ];
 
-const PEER: usize = 7;
-const OTHER: usize = 8;
+const PEER: usize = 8;
+const OTHER: usize = 9;
 
 /// A server as it is drawn.
 #[derive(Clone, Debug)]

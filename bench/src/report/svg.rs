@@ -37,6 +37,8 @@ pub struct Lines {
     pub x: Axis,
     /// The vertical axis.
     pub y: Axis,
+    /// A number of it that others are to be seen against.
+    pub reference: Option<f64>,
     /// One for each server.
     pub lines: Vec<Line>,
 }
@@ -147,7 +149,10 @@ impl Lines {
         };
         let y = Scale::over(
             self.y.kind,
-            marks().flat_map(ends).chain(paths().map(|it| it.1)),
+            marks()
+                .flat_map(ends)
+                .chain(paths().map(|it| it.1))
+                .chain(self.reference),
             HEIGHT - BOTTOM,
             TOP,
         );
@@ -189,6 +194,12 @@ impl Lines {
             "<path class=\"base\" d=\"M{left:.1},{floor}H{}\"/>\n",
             WIDTH - RIGHT
         );
+        if let Some(at) = self.reference.and_then(|it| y.at(it)) {
+            out += &format!(
+                "<path class=\"reference\" d=\"M{left:.1},{at:.1}H{}\"/>\n",
+                WIDTH - RIGHT
+            );
+        }
         out += &label("axis", 2.0, 12.0, "start", &self.y.label);
         let middle = (left + WIDTH - RIGHT) / 2.0;
         out += &label("axis", middle, HEIGHT - 5.0, "middle", &self.x.label);
@@ -481,7 +492,12 @@ fn shape(series: &Series, x: f64, y: f64, size: f64) -> String {
         4 => "m-3.7,3h7.4l-3.7,-6.4z",
         5 => "m-3.4,-3.4h6.8l-6.8,6.8h6.8z",
         6 => "m-3.8,0l1.9,-3.3h3.8l1.9,3.3l-1.9,3.3h-3.8z",
-        7 => "m-3,-3l6,6m-6,0l6,-6",
+        // A star of five points.
+        7 => {
+            "m0,-4.4l1.1,3h3.1l-2.5,1.9l0.9,3.1l-2.6,-1.8l-2.6,1.8l0.9,-3.1\
+             l-2.5,-1.9h3.1z"
+        }
+        8 => "m-3,-3l6,6m-6,0l6,-6",
         _ => "m-3.6,0h7.2m-3.6,-3.6v7.2",
     };
     let place = format!("translate({x:.1},{y:.1}) scale({size})");

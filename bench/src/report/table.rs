@@ -4,9 +4,11 @@ use comfy_table::presets::NOTHING;
 use comfy_table::{Attribute, Cell, CellAlignment, ContentArrangement, Table};
 use console::{Style, measure_text_width};
 
+use super::answers::{self, Measure, Passage, Piece, Sweep};
 use super::charts::{BUSY, named};
 use super::number;
 use super::{listed, plural};
+use crate::compare::URING_OR_EPOLL;
 use crate::results::{Comparison, Estimate, Fit, Point, Row};
 
 /// Columns side by side, and whether an interval stands beside its median or
@@ -40,6 +42,9 @@ pub fn table(comparison: &Comparison, colour: bool, width: usize) -> String {
             let of = |it: &&Point| it.scenario == point.scenario;
             let points: Vec<_> = comparison.points.iter().filter(of).collect();
             out += &among_idle(&points, colour);
+            if point.scenario == URING_OR_EPOLL {
+                out += &answered(comparison, width);
+            }
         }
         out.push('\n');
     }
@@ -73,6 +78,28 @@ pub fn table(comparison: &Comparison, colour: bool, width: usize) -> String {
         width,
     );
     out.push('\n');
+    out
+}
+
+/// When io_uring wins and when it does not.
+fn answered(comparison: &Comparison, width: usize) -> String {
+    let mut out = String::new();
+    let mut say = |indent: &str, passage: &Passage| {
+        let line = format!("{indent}{}", answers::plain(passage));
+        out += &format!("{}\n", wrapped(&line, width));
+    };
+    for passage in answers::summary(comparison) {
+        say("", &passage);
+    }
+    for sweep in Sweep::ALL {
+        // Latency is for the page, which has room.
+        let cpu = [Measure::Cpu];
+        for passage in answers::of_sweep(comparison, sweep, &cpu) {
+            let name = Piece::Words(format!("{}, ", sweep.name()));
+            let passage = [name].into_iter().chain(passage).collect();
+            say("  ", &passage);
+        }
+    }
     out
 }
 

@@ -1,10 +1,11 @@
 //! A comparison that nobody has measured: every scenario, every server of
 //! the table, numbers of a likely size, always the same.
 
+use bench::compare::{SCENARIOS, URING_OR_EPOLL};
 use bench::models::{MODELS, Model, PEERS};
 use bench::results::{
     Absent, Calls, Comparison, Estimate, FORMAT, Fit, Latency, Load, Machine,
-    Method, Point, Round, Row, Switches,
+    Method, Point, Ring, Round, Row, Switches,
 };
 
 const ROUNDS: usize = 20;
@@ -151,6 +152,14 @@ fn nature(model: &Model) -> Nature {
                 &[("recvfrom", 2.0), ("sendto", 1.0), ("epoll_wait", 0.13)];
             nature(22_400.0, 7_180.0, 0.01, 53.0, calls)
         }
+        "proactor-multishot" => {
+            let calls = &[("io_uring_enter", 0.06)];
+            nature(24_100.0, 5_310.0, 0.01, 0.0, calls)
+        }
+        name if name.starts_with("proactor") => {
+            let calls = &[("io_uring_enter", 0.09)];
+            nature(22_800.0, 7_280.0, 0.01, 16_400.0, calls)
+        }
         _ => nature(
             19_300.0,
             6_390.0,
@@ -279,7 +288,12 @@ fn row(
         p50: latency.p50,
         p99: latency.p99,
     });
-    let ratios = cpu.iter().zip(base).map(|(it, base)| it / base).collect();
+    let ratios_of = |times: f64| -> Vec<f64> {
+        cpu.iter().zip(base).map(|(it, base)| times * it / base).collect()
+    };
+    let waits = ["epoll_wait", "io_uring_enter", "poll", "pselect6"];
+    let wait = nature.calls.iter().find(|it| waits.contains(&it.0));
+    let ring = nature.calls.iter().find(|it| it.0 == "io_uring_enter");
     let mut by_name: Vec<_> =
         nature.calls.iter().map(|it| (it.0.to_string(), it.1)).collect();
     by_name.sort_by(|a, b| b.1.total_cmp(&a.1));
@@ -294,7 +308,12 @@ fn row(
         messages_per_second: sent,
         cpu_ns_per_message: estimate(cpu.clone()),
         user_share: Some(dice.about(0.11, 0.4)),
-        ratio: (!base.is_empty()).then(|| estimate(ratios)),
+        bytes_per_cpu_second: Some(estimate(
+            cpu.iter().map(|it| bytes(1e9 / it)).collect(),
+        )),
+        p50_ratio: (!base.is_empty()).then(|| estimate(ratios_of(1.01))),
+        p99_ratio: (!base.is_empty()).then(|| estimate(ratios_of(0.99))),
+        ratio: (!base.is_empty()).then(|| estimate(ratios_of(1.0))),
         latency,
         latency_curve: curve,
         connect: load.messages_per_connection.map(|_| latency),
@@ -304,7 +323,17 @@ fn row(
             voluntary: dice.about(0.9 * few + 0.02, 0.3),
             involuntary: dice.about(0.003, 0.9),
         }),
-        calls: Some(Calls { total: total * 1.004, by_name }),
+        calls: Some(Calls {
+            total: total * 1.004,
+            by_name,
+            messages_per_wait: wait.map(|it| 1.0 / it.1),
+            ring: ring.map(|it| Ring {
+                submitted: 1.02,
+                completed: 2.0,
+                submitted_per_enter: Some(1.02 / it.1),
+                completed_per_enter: Some(2.0 / it.1),
+            }),
+        }),
         memory: (1_400_000.0 + nature.idle * clients as f64) as u64,
         memory_per_idle: (load.idle > 0 && model.name != "epoll_et")
             .then(|| dice.about(nature.idle, 0.02)),
@@ -317,11 +346,21 @@ fn row(
 }
 
 fn point(scenario: &str, name: &str, load: Load, dice: &mut Dice) -> Point {
-    let all = || MODELS.iter().chain(PEERS);
     let baseline = match load.idle {
         0 => "floor",
         _ => "peer-mio",
     };
+    point_against(baseline, scenario, name, load, dice)
+}
+
+fn point_against(
+    baseline: &str,
+    scenario: &str,
+    name: &str,
+    load: Load,
+    dice: &mut Dice,
+) -> Point {
+    let all = || MODELS.iter().chain(PEERS);
     let base = all().find(|it| it.name == baseline);
     let base = base.and_then(|it| row(it, &load, &[], dice));
     let base: Vec<f64> = base.map_or(Vec::new(), |row| {
@@ -370,6 +409,33 @@ fn of_reactors(
         format!("The server had {many}, the generator core 1.")
     });
     point
+}
+
+/// Completions held against readiness: who takes part is in its scenario.
+fn uring_or_epoll(dice: &mut Dice) -> Vec<Point> {
+    let scenario = SCENARIOS.iter().find(|it| it.name == URING_OR_EPOLL);
+    let Some(scenario) = scenario else { return Vec::new() };
+    let point = |spot: &bench::compare::Spot| {
+        let (name, load) = (spot.name, spot.load);
+        let mut point =
+            point_against("epoll_et", URING_OR_EPOLL, name, load, dice);
+        let entry = |name: &str| {
+            let mut all = MODELS.iter().chain(PEERS);
+            let model = all.find(|model| model.name == name)?;
+            scenario.entry(model, &load)
+        };
+        let takes_part = |row: &Row| matches!(entry(&row.model), Some(Ok(())));
+        point.rows.retain(takes_part);
+        point.absent.retain(|it| entry(&it.model).is_some());
+        for model in MODELS {
+            if let Some(Err(why)) = entry(model.name) {
+                let (model, why) = (model.name.to_string(), why.to_string());
+                point.absent.push(Absent { model, why });
+            }
+        }
+        point
+    };
+    scenario.points.iter().map(point).collect()
 }
 
 /// A straight line through two of the points; the fixture's points lie on it.
@@ -446,6 +512,7 @@ pub fn comparison() -> Comparison {
             points.push(of_reactors(point, args, Some(cores), why));
         }
     }
+    points.extend(uring_or_epoll(dice));
     let scans: Vec<Point> =
         points.iter().filter(|it| it.scenario == "scan").cloned().collect();
     let fits = MODELS.iter().chain(PEERS);

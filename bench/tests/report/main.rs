@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode, Output};
 
 use anyhow::{Context, Result, bail, ensure};
 use bench::report::{self, Quantity};
-use bench::results::{Absent, Comparison, Estimate, Point, Row};
+use bench::results::{Absent, Comparison, Estimate, Load, Point, Row};
 use libtest_mimic::{Arguments, Trial};
 use roxmltree::{Document, Node, ParsingOptions};
 use serde_json::Value;
@@ -26,6 +26,10 @@ const TESTS: &[(&str, Test)] = &[
     ("every_row_is_told", every_row_is_told),
     ("absent_rows_are_told", absent_rows_are_told),
     ("every_chart_is_there", every_chart_is_there),
+    ("uring_or_epoll_is_drawn", uring_or_epoll_is_drawn),
+    ("uring_or_epoll_has_a_page_of_its_own", uring_or_epoll_alone),
+    ("answers_are_those_of_the_intervals", answers_are_of_the_intervals),
+    ("answers_change_with_the_run", answers_change_with_the_run),
     ("marks_are_in_the_order_of_numbers", marks_are_in_order),
     ("lines_are_as_steep_as_fitted", lines_are_as_steep_as_fitted),
     ("every_series_has_a_switch", every_series_has_a_switch),
@@ -262,6 +266,9 @@ const COLUMNS: &[(&str, &str)] = &[
     ("slope, ns a descriptor", "ns_per_descriptor"),
     ("from", "low"),
     ("to", "high"),
+    ("bytes a CPU second", "bytes_per_cpu_second"),
+    ("times epoll_et", "ratio"),
+    ("messages a wait", "calls/messages_per_wait"),
     ("R²", "r_squared"),
     ("points", "points"),
     ("all", "calls/total"),
@@ -542,37 +549,352 @@ const CHARTS: &[(&str, [&str; 2], Counts)] = &[
 fn every_chart_is_there() -> Result<()> {
     with_page(|comparison, document| {
         let figures = named(document.root(), "figure").count();
-        ensure!(figures == CHARTS.len(), "{figures} charts");
+        let all = CHARTS.len() + uring_charts().len();
+        ensure!(figures == all, "{figures} charts of {all}");
         for (title, axes, counts) in CHARTS {
-            let figure = figure(document, title)?;
-            let svg = named(figure, "svg").next().context("no drawing")?;
-            let heading = named(figure, "h3").next().context("no title")?;
-            ensure!(
-                svg.attribute("aria-labelledby") == heading.attribute("id"),
-                "{title}: the drawing has another's title"
-            );
-            let labels: Vec<String> = named(svg, "text")
-                .filter(|it| has_class(*it, "axis"))
-                .map(text)
-                .collect();
-            for axis in axes {
-                ensure!(labels.iter().any(|it| it == axis), "{labels:?}");
-            }
-            let ticks = named(svg, "text").filter(|it| has_class(*it, "tick"));
-            ensure!(ticks.count() >= 3, "{title}: too few ticks");
-            let drawn: Vec<&str> = named(svg, "g")
-                .filter_map(|it| it.attribute("data-model"))
-                .collect();
             let expected = servers(comparison, counts);
-            let shown: BTreeSet<&str> = drawn.iter().copied().collect();
-            ensure!(shown == expected, "{title}: {shown:?} {expected:?}");
-            ensure!(shown.len() == drawn.len(), "{title}: one is there twice");
-            let table = named(figure, "tbody").next().context("no numbers")?;
-            let rows = named(table, "tr").count();
-            ensure!(rows == expected.len(), "{title}: {rows} rows");
+            chart_is_there(document, title, axes, &expected)?;
         }
         Ok(())
     })
+}
+
+fn chart_is_there(
+    document: &Document,
+    title: &str,
+    axes: &[&str; 2],
+    expected: &BTreeSet<&str>,
+) -> Result<()> {
+    let figure = figure(document, title)?;
+    let svg = named(figure, "svg").next().context("no drawing")?;
+    let heading = named(figure, "h3").next().context("no title")?;
+    ensure!(
+        svg.attribute("aria-labelledby") == heading.attribute("id"),
+        "{title}: the drawing has another's title"
+    );
+    let labels: Vec<String> = named(svg, "text")
+        .filter(|it| has_class(*it, "axis"))
+        .map(text)
+        .collect();
+    for axis in axes {
+        ensure!(labels.iter().any(|it| it == axis), "{title}: {labels:?}");
+    }
+    let ticks = named(svg, "text").filter(|it| has_class(*it, "tick"));
+    ensure!(ticks.count() >= 3, "{title}: too few ticks");
+    let drawn: Vec<&str> =
+        named(svg, "g").filter_map(|it| it.attribute("data-model")).collect();
+    let shown: BTreeSet<&str> = drawn.iter().copied().collect();
+    ensure!(shown == *expected, "{title}: {shown:?} {expected:?}");
+    ensure!(shown.len() == drawn.len(), "{title}: one is there twice");
+    let table = named(figure, "tbody").next().context("no numbers")?;
+    let rows = named(table, "tr").count();
+    ensure!(rows == expected.len(), "{title}: {rows} rows");
+    Ok(())
+}
+
+type Has = fn(&Load) -> bool;
+
+/// The sweeps of the scenario: what each is called, its horizontal axis, and
+/// which loads are its own.
+const SWEEPS: [(&str, &str, Has); 3] = [
+    ("by connections", "active connections", |it| {
+        (it.size, it.depth) == (64, 1)
+    }),
+    ("by size", "bytes in a message", |it| {
+        (it.connections, it.depth) == (50, 1)
+    }),
+    ("by depth", "messages outstanding on a connection", |it| {
+        (it.connections, it.size) == (50, 64)
+    }),
+];
+
+type Counted = fn(&Row) -> bool;
+
+/// What is drawn over each of them, and of which rows.
+const OVER: [(&str, &str, Counted); 8] = [
+    ("CPU time a message against the baseline", "times epoll_et", |row| {
+        row.ratio.is_some()
+    }),
+    ("CPU time a message", "CPU time a message, µs", |_| true),
+    ("Median latency", "half came back within, µs", |_| true),
+    ("99 % latency", "99 % came back within, µs", |_| true),
+    ("System calls a message", "system calls a message", |row| {
+        row.calls.is_some()
+    }),
+    ("Messages a wait", "messages a wait", |row| {
+        row.calls.as_ref().is_some_and(|it| it.messages_per_wait.is_some())
+    }),
+    ("Submissions for each io_uring_enter", "submissions a call", has_ring),
+    ("Completions for each io_uring_enter", "completions a call", has_ring),
+];
+
+fn has_ring(row: &Row) -> bool {
+    row.calls.as_ref().is_some_and(|it| it.ring.is_some())
+}
+
+/// A point that is a stream, or has one beside it.
+const STREAMS: [(&str, usize, usize); 4] = [
+    ("1 connection, one at a time", 1, 1),
+    ("1 stream", 1, 64),
+    ("10 connections, one at a time", 10, 1),
+    ("10 streams", 10, 64),
+];
+
+/// Where calls are shown by name.
+const BY_NAME: [&str; 5] = [
+    "50 connections, 64 B",
+    "10,000 connections",
+    "64 KiB",
+    "depth 32",
+    "10 streams",
+];
+
+/// A title, its axes, and which rows are drawn.
+type Drawn = (String, [&'static str; 2], Box<dyn Fn(&Point, &Row) -> bool>);
+
+fn uring_charts() -> Vec<Drawn> {
+    let mut all: Vec<Drawn> = Vec::new();
+    for (name, across, has) in SWEEPS {
+        for (title, up, counts) in OVER {
+            all.push((
+                format!("{title}, {name}"),
+                [up, across],
+                Box::new(move |point, row| has(&point.load) && counts(row)),
+            ));
+        }
+    }
+    for (name, connections, depth) in STREAMS {
+        all.push((
+            format!("Bytes a CPU second, {name}"),
+            ["server", "bytes a CPU second"],
+            Box::new(move |point, _| {
+                let Load { connections: many, size, depth: deep, .. } =
+                    point.load;
+                (many, size, deep) == (connections, 64 * 1024, depth)
+            }),
+        ));
+    }
+    for name in BY_NAME {
+        all.push((
+            format!("System calls a message, uring-or-epoll, {name}"),
+            ["server", "system calls a message"],
+            Box::new(move |point, _| point.name == name),
+        ));
+    }
+    all
+}
+
+fn is_uring_or_epoll(point: &Point) -> bool {
+    point.scenario == "uring-or-epoll"
+}
+
+fn uring_or_epoll_is_drawn() -> Result<()> {
+    with_page(|comparison, document| {
+        for (title, axes, counts) in uring_charts() {
+            let expected = servers(comparison, |point, row| {
+                is_uring_or_epoll(point) && counts(point, row)
+            });
+            ensure!(expected.len() > 1, "{title}: {expected:?}");
+            chart_is_there(document, &title, &axes, &expected)?;
+        }
+        // What is below one is below the line that says so, and above above.
+        let title = format!("{}, by connections", OVER[0].0);
+        let figure = figure(document, &title)?;
+        let lines = named(figure, "path");
+        let mut lines = lines.filter(|it| has_class(*it, "reference"));
+        let line = lines.next().and_then(|it| it.attribute("d"));
+        let line = line.and_then(|it| it.split_once(',')?.1.split_once('H'));
+        let line: f64 = line.context("no line at 1")?.0.parse()?;
+        let mut compared = 0;
+        for group in groups(figure) {
+            let model = group.attribute("data-model").unwrap_or_default();
+            let (has, mut marks) = (SWEEPS[0].2, marks(group).into_iter());
+            for point in &comparison.points {
+                if !is_uring_or_epoll(point) || !has(&point.load) {
+                    continue;
+                }
+                let mut rows = point.rows.iter();
+                let row = rows.find(|row| row.model == model);
+                let Some(ratio) = row.and_then(|it| it.ratio) else { continue };
+                let (_, y) = marks.next().context("a mark is lacking")?;
+                let far = (ratio.median - 1.0).abs() > 0.02;
+                let below = y > line;
+                ensure!(!far || below == (ratio.median < 1.0), "{ratio:?}");
+                compared += 1;
+            }
+        }
+        ensure!(compared > 20, "only {compared} marks");
+        Ok(())
+    })
+}
+
+/// With nothing else measured, the page is about nothing else.
+fn uring_or_epoll_alone() -> Result<()> {
+    let mut comparison = fixture::comparison();
+    comparison.points.retain(is_uring_or_epoll);
+    comparison.fits.clear();
+    let page = report::page(&comparison)?;
+    let document = parsed(&page)?;
+    let all = text(document.root());
+    ensure!(!all.contains("is not drawn"), "it misses what nobody asked for");
+    let first = named(document.root(), "h1").next().map(text);
+    ensure!(first.as_deref() == Some("io_uring or epoll?"), "{first:?}");
+    let figures = named(document.root(), "figure").count();
+    ensure!(figures == uring_charts().len(), "{figures} charts");
+    let heads: Vec<String> = named(document.root(), "h2").map(text).collect();
+    let summary = heads.iter().position(|it| it == "io_uring or epoll?");
+    let answers = heads.iter().position(|it| it.starts_with("When io_uring"));
+    let (summary, answers) = (summary.context("none")?, answers.context("2")?);
+    ensure!(heads[answers..].len() == 2, "{heads:?}");
+    ensure!(heads[..summary].len() == 3, "{heads:?}");
+    Ok(())
+}
+
+/// What an interval says, and how the page says it.
+fn verdict(ratio: &Estimate) -> &'static str {
+    match (ratio.low < 1.0, ratio.high > 1.0) {
+        (true, false) => "wins",
+        (false, true) => "loses",
+        _ => "not shown",
+    }
+}
+
+fn answers_are_of_the_intervals() -> Result<()> {
+    with_page(|comparison, document| {
+        let json = embedded(document)?;
+        let mut seen = BTreeMap::new();
+        for cell in named(document.root(), "td") {
+            let mut spans = named(cell, "span");
+            let Some(word) = spans.find(|it| has_class(*it, "verdict")) else {
+                continue;
+            };
+            let places = cell.descendants();
+            let mut places = places.filter_map(|it| it.attribute("data-at"));
+            let place = places.next().context("a verdict on nothing")?;
+            let place = place.trim_end_matches("/median");
+            let ratio = json.pointer(place).context(place.to_string())?;
+            let ratio: Estimate = serde_json::from_value(ratio.clone())?;
+            ensure!(text(word) == verdict(&ratio), "{ratio:?}: {}", text(word));
+            *seen.entry(text(word)).or_insert(0) += 1;
+        }
+        ensure!(seen.len() == 3, "not each verdict is there: {seen:?}");
+
+        // In words, too: for each server and sweep, as many as there are.
+        let table = report::table(comparison, false, 10_000);
+        let mut told = 0;
+        for (name, _, has) in SWEEPS {
+            for model in ["proactor", "proactor-multishot"] {
+                let mut wins = 0;
+                for point in &comparison.points {
+                    let rows = point.rows.iter();
+                    let mut rows = rows.filter(|it| it.model == model);
+                    let ratio = rows.next().and_then(|it| it.ratio);
+                    if is_uring_or_epoll(point)
+                        && has(&point.load)
+                        && let Some(ratio) = ratio
+                    {
+                        wins += usize::from(verdict(&ratio) == "wins");
+                    }
+                }
+                let start = format!("  {name}, {model}. By CPU time a message");
+                let mut lines = table.lines();
+                let line = lines.find(|it| it.starts_with(&start));
+                let line = line.context(start)?;
+                let said =
+                    line.split_once("wins at ").map_or(0, |(_, rest)| {
+                        let rest = rest.split("; ").next().unwrap_or_default();
+                        rest.matches(" (").count()
+                    });
+                ensure!(said == wins, "{wins} times: {line}");
+                told += wins;
+            }
+        }
+        ensure!(told > 3, "nobody wins: nothing is shown by it");
+        // And the page says the same.
+        let lists = named(document.root(), "li").map(text);
+        let lists: Vec<String> = lists.collect();
+        let line = table.lines().find(|it| it.starts_with("  by size, "));
+        let line = line.context("no line")?.replace("  by size, ", "");
+        let same = lists.iter().find(|it| it.starts_with(&line));
+        let same = same.with_context(|| format!("the page lacks: {line}"))?;
+        let latency = [" By median latency: ", " By 99 % latency: "];
+        ensure!(latency.iter().all(|it| same.contains(it)), "{same}");
+        Ok(())
+    })
+}
+
+/// Nothing of it is typed: where io_uring takes ten times as much, it loses.
+fn answers_change_with_the_run() -> Result<()> {
+    let summary = |comparison: &Comparison| -> Result<String> {
+        let page = report::page(comparison)?;
+        let document = parsed(&page)?;
+        let sections = named(document.root(), "section");
+        let mut sections = sections.filter(|it| {
+            named(*it, "h2").next().map(text).as_deref()
+                == Some("io_uring or epoll?")
+        });
+        let section = sections.next().context("no summary")?;
+        let own = section.children().filter(|it| it.has_tag_name("p"));
+        Ok(own.map(text).collect::<Vec<_>>().join("\n"))
+    };
+    let before = fixture::comparison();
+    let said = summary(&before)?;
+    ensure!(said.contains("the best of them wins at"), "{said}");
+    let scaled = |factor: f64| {
+        let mut comparison = before.clone();
+        for point in &mut comparison.points {
+            for row in &mut point.rows {
+                if row.model.starts_with("proactor")
+                    && let Some(ratio) = &mut row.ratio
+                {
+                    scale(ratio, factor);
+                }
+            }
+        }
+        comparison
+    };
+    let said = summary(&scaled(10.0))?;
+    ensure!(said.contains("they win 0, lose "), "{said}");
+    ensure!(!said.contains("wins at"), "{said}");
+    let said = summary(&scaled(0.01))?;
+    ensure!(said.contains("lose 0, and nowhere no difference"), "{said}");
+    ensure!(!said.contains("loses even so"), "{said}");
+
+    // One takes less by its median but may take more; the other wins.
+    let mut two = before.clone();
+    for point in two.points.iter_mut().filter(|it| is_uring_or_epoll(it)) {
+        for row in &mut point.rows {
+            let of = |median, low, high| Some(Estimate { median, low, high });
+            match row.model.as_str() {
+                "proactor" => row.ratio = of(0.8, 0.5, 1.5),
+                "proactor-multishot" => row.ratio = of(0.9, 0.85, 0.95),
+                _ => {}
+            }
+        }
+    }
+    let said = summary(&two)?;
+    ensure!(said.contains("(proactor-multishot, 0.9"), "{said}");
+    ensure!(!said.contains("is not shown to differ"), "{said}");
+
+    // Few rounds, and none.
+    let mut few = before.clone();
+    few.method.rounds = 3;
+    let said = summary(&few)?;
+    ensure!(said.contains("25 % at most"), "{said}");
+    ensure!(said.contains("3 rounds are too few"), "{said}");
+    for point in &mut few.points {
+        point.rows.retain(|it| !it.model.starts_with("proactor"));
+    }
+    let why = "io_uring is not allowed here".to_string();
+    let model = "proactor".to_string();
+    for point in few.points.iter_mut().filter(|it| is_uring_or_epoll(it)) {
+        let (model, why) = (model.clone(), why.clone());
+        point.absent.push(Absent { model, why });
+    }
+    let said = summary(&few)?;
+    ensure!(said.starts_with("There is no answer: "), "{said}");
+    ensure!(said.contains("proactor: io_uring is not allowed here."), "{said}");
+    Ok(())
 }
 
 /// Where the marks of a server stand.
@@ -730,7 +1052,7 @@ fn no_two_series_look_alike() -> Result<()> {
         point.rows.retain(|row| row.model == "floor");
     }
     let page = report::page(&few)?;
-    let floor = "class=\"s f7 d3 hollow\"";
+    let floor = "class=\"s f8 d3 hollow\"";
     ensure!(page.contains(floor), "floor looks another");
     ensure!(report::page(&fixture::comparison())?.contains(floor), "here too");
     with_page(|_, document| {
@@ -859,6 +1181,7 @@ fn nothing_measured_is_said() -> Result<()> {
         "CPU time a message, bulk",
         "Latency beside a slow handler",
         "Messages a second, against cores",
+        "io_uring or epoll?",
     ] {
         let sentence = format!("“{chart}” is not drawn: ");
         ensure!(all.contains(&sentence), "not said: {sentence}");

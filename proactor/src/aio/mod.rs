@@ -27,7 +27,7 @@ use sys::Operation;
 
 /// So many threads glibc starts at most: aio_init(3), which aio(7) names. Each
 /// client has one, asleep in its read, so further clients are left in the
-/// accept queue: the reads of theirs would begin when others have ended.
+/// accept queue: their reads would not begin until others have ended.
 const THREADS: usize = 20;
 
 /// What says that operations have ended. Not a real-time signal: if none can
@@ -208,7 +208,7 @@ impl<W: Watch> Processor for Aio<W> {
         self.watch.ask("shutdown", client, finish).ok();
     }
 
-    fn owed_nothing(&self) -> Vec<Fd> {
+    fn owed_nothing(&mut self) -> Vec<Fd> {
         let connections = self.connections.iter();
         let idle = connections.filter(|(_, it)| it.call == READ);
         idle.map(|(fd, _)| fd).collect()

@@ -46,15 +46,26 @@ pub trait Queues {
     /// Submits a send of these bytes, which are lent for it.
     fn send(&mut self, client: Fd, bytes: Bytes);
 
-    /// The same of a send that does not wait, where that can be had: it may
-    /// send less, or nothing (EAGAIN), but is over with the next `enter`.
+    /// The same of a send that does not wait: it may send less, or nothing
+    /// (EAGAIN), but is over soon, whether the peer reads or not.
     fn send_now(&mut self, client: Fd, bytes: Bytes);
+
+    /// Whether there are such sends. One without a copy is over only when the
+    /// peer has the bytes.
+    fn sends_now(&self) -> bool;
 
     /// Submits a read.
     fn read(&mut self, fd: Fd, length: usize);
 
-    /// Submits the wish that what is under way on `fd` may end.
-    fn cancel(&mut self, fd: Fd);
+    /// Submits the wish that all that is under way for this client may end.
+    fn cancel(&mut self, client: Fd);
+
+    /// The same of its recv only.
+    fn cancel_recv(&mut self, client: Fd);
+
+    /// The same of an accept. It may come to that after the listener has been
+    /// closed here.
+    fn cancel_accept(&mut self, listener: Fd);
 
     /// Hands over all that was submitted, and sleeps until something is done;
     /// whether it came to that.
@@ -111,10 +122,16 @@ impl Setup {
     pub fn builder(&self) -> io_uring::Builder {
         let mut builder = IoUring::builder();
         builder.setup_clamp().setup_cqsize(4 * self.entries);
+        // One submission that fails does not keep the others from theirs.
+        builder.setup_submit_all();
         if let Some(idle) = self.sqpoll {
             builder.setup_sqpoll(idle.as_millis() as u32);
         } else if self.deferred && self.buffers > 0 {
             builder.setup_single_issuer().setup_defer_taskrun();
+            // What has come in is looked at by those calls that say so. The
+            // flag tells when there is something, lest it wait for as long as
+            // no call has to sleep.
+            builder.setup_taskrun_flag();
         }
         builder
     }

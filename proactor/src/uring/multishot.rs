@@ -25,6 +25,8 @@ pub struct Multishot<Q, W> {
     most: usize,
     /// Whether the kernel itself ends a recv after so much.
     limits: bool,
+    /// Nothing is kept from now on.
+    stopping: bool,
     /// A send that is over as soon as it is submitted has work behind it.
     urgent: bool,
     /// Clients for whom something may be done without a completion.
@@ -43,6 +45,8 @@ struct Connection {
     ended: Option<i32>,
     /// A recv is under way.
     receiving: bool,
+    /// Its recv was to end after so many bytes.
+    limited: bool,
     /// A send is under way.
     sending: bool,
     /// What it says next was asked for.
@@ -73,6 +77,7 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
             stop,
             most,
             limits: true,
+            stopping: false,
             urgent: false,
             due: VecDeque::with_capacity(256),
             starved: VecDeque::with_capacity(256),
@@ -113,7 +118,7 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
                         self.starved.push_back(fd);
                     }
                     // This kernel knows no limit.
-                    Err(Errno::EINVAL) if self.limits => self.limits = false,
+                    Err(Errno::EINVAL) if it.limited => self.limits = false,
                     // It was asked to.
                     Err(Errno::ECANCELED | Errno::EINTR) => {}
                     Err(err) => it.ended = Some(err as i32),
@@ -128,13 +133,16 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
     /// client that is owed enough is not received from.
     fn keep(&mut self, fd: Fd, bytes: &Bytes) {
         let Some(it) = self.connections.get_mut(fd) else { return };
+        if self.stopping {
+            return;
+        }
         if it.backlog.capacity() == 0 {
             it.backlog = self.spare.pop().unwrap_or_default();
             it.backlog.clear();
         }
         it.backlog.extend_from_slice(self.ring.bytes(bytes));
         if it.backlog.len() >= self.most && it.receiving && !self.limits {
-            self.ring.cancel(fd);
+            self.ring.cancel_recv(fd);
         }
     }
 
@@ -160,6 +168,11 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
             self.arm(fd);
             let length = backlog.len();
             let bytes = Bytes::new(Memory::Own(backlog), length);
+            if self.stopping {
+                // It came before the stop, and would be dropped now.
+                self.send(fd, bytes);
+                return None;
+            }
             return Some(Done::Received(fd, Ok(bytes)));
         }
         if let Some(end) = it.ended {
@@ -181,6 +194,7 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
         let busy = it.receiving || it.starved || it.slow;
         if !busy && it.ended.is_none() && it.backlog.is_empty() {
             it.receiving = true;
+            it.limited = self.limits;
             let limit = if self.limits { AT_ONCE * self.most } else { 0 };
             self.ring.recv_all(fd, limit);
         }
@@ -234,7 +248,7 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
 
     fn stop_accepting(&mut self) {
         if self.accepting() {
-            self.ring.cancel(self.accepting);
+            self.ring.cancel_accept(self.accepting);
         }
     }
 
@@ -246,6 +260,7 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
             backlog: Vec::new(),
             ended: None,
             receiving: false,
+            limited: false,
             sending: false,
             wanted: false,
             slow: false,
@@ -271,7 +286,7 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
         let Some(it) = self.connections.get_mut(client) else { return };
         it.sending = true;
         self.urgent |= !it.receiving || !it.backlog.is_empty();
-        if it.slow {
+        if it.slow || !self.ring.sends_now() {
             let bytes = self.own(bytes);
             self.ring.send(client, bytes);
         } else {
@@ -292,11 +307,17 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
     }
 
     fn finish(&mut self, client: Fd) {
+        let Some(it) = self.connections.get_mut(client) else { return };
+        if !it.backlog.is_empty() {
+            // That is sent first, and then this is asked for again.
+            return;
+        }
         let finish = || shutdown(client, Shutdown::Write);
         self.watch.ask("shutdown", client, finish).ok();
     }
 
-    fn owed_nothing(&self) -> Vec<Fd> {
+    fn owed_nothing(&mut self) -> Vec<Fd> {
+        self.stopping = true;
         let connections = self.connections.iter();
         let idle = connections.filter(|(_, it)| !it.sending);
         idle.map(|(fd, _)| fd).collect()
@@ -317,13 +338,17 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
 
     fn wait(&mut self, timeout: Timeout) -> Result<()> {
         // As many as there are buffers for: the others would starve again.
-        let fed = self.ring.free().min(self.starved.len());
-        for _ in 0..fed {
-            let Some(fd) = self.starved.pop_front() else { break };
+        let mut free = self.ring.free();
+        while free > 0
+            && let Some(fd) = self.starved.pop_front()
+        {
             let Some(it) = self.connections.get_mut(fd) else { continue };
             it.starved = false;
-            let done = self.settle(fd);
-            debug_assert!(done.is_none());
+            // Whoever is still being sent to takes none now.
+            if it.wanted {
+                self.arm(fd);
+                free -= 1;
+            }
         }
         let timeout = if self.urgent { Timeout::ZERO } else { timeout };
         let entered = self.ring.enter(timeout).context("io_uring_enter")?;

@@ -215,7 +215,13 @@ impl<W: Watch> Ring<W> {
             }
             self.done.push_back(entry);
         }
-        let taken = self.pushed - self.ring.submission().len() as u64;
+        let submissions = self.ring.submission();
+        // One that has failed may be among those that found no room.
+        if submissions.cq_overflow() {
+            return;
+        }
+        let taken = self.pushed - submissions.len() as u64;
+        drop(submissions);
         let over = |(_, number): &&(Fd, u64)| *number < taken;
         let silent = self.silent.iter().skip(self.over);
         self.over += silent.take_while(over).count();
@@ -236,6 +242,13 @@ impl<W: Watch> Ring<W> {
             }
         }
         None
+    }
+
+    /// Submits the wish that whatever is such may end.
+    fn cancel_all(&mut self, such: CancelBuilder) {
+        let entry = opcode::AsyncCancel2::new(such.all()).build();
+        // SAFETY: it reads and writes nothing.
+        unsafe { self.push(Kind::Cancel, -1, 0, entry) };
     }
 
     /// Lends bytes to the operation on this descriptor that begins now; where
@@ -309,7 +322,7 @@ impl<W: Watch> Queues for Ring<W> {
 
     fn recv_all(&mut self, client: Fd, limit: usize) {
         let entry = opcode::RecvMulti::new(types::Fd(client), GROUP).build();
-        let entry = limited(entry, limit as u32);
+        let entry = limited(entry, limit.min(i32::MAX as usize) as u32);
         // SAFETY: it writes into buffers that were provided, each of which is
         // out of the kernel's hands once a completion names it.
         unsafe { self.push(Kind::RecvMulti, client, 0, entry) };
@@ -317,17 +330,20 @@ impl<W: Watch> Queues for Ring<W> {
 
     #[inline]
     fn send_now(&mut self, client: Fd, bytes: Bytes) {
-        if self.setup.sqpoll.is_some() || self.setup.zero_copy {
-            return self.send(client, bytes);
-        }
         let length = bytes.len();
         let at = self.lend(client, bytes);
         // With MSG_WAITALL less than all is a failure, which is told.
         let flags = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
         let entry = opcode::Send::new(types::Fd(client), at, length as u32)
             .flags(flags)
-            .build()
-            .flags(squeue::Flags::SKIP_SUCCESS);
+            .build();
+        if self.setup.sqpoll.is_some() {
+            // Nobody here knows when it is tried, so it has to say so.
+            // SAFETY: the bytes are lent, `length` of them from there.
+            unsafe { self.push(Kind::Send, client, length, entry) };
+            return;
+        }
+        let entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
         let number = self.pushed;
         if let Some(lent) = &mut self.lent[client as usize] {
             lent.silent = Some(number);
@@ -335,6 +351,10 @@ impl<W: Watch> Queues for Ring<W> {
         self.silent.push_back((client, number));
         // SAFETY: the bytes are lent, `length` of them from there.
         unsafe { self.push(Kind::SendNow, client, length, entry) };
+    }
+
+    fn sends_now(&self) -> bool {
+        !self.setup.zero_copy
     }
 
     fn send(&mut self, client: Fd, bytes: Bytes) {
@@ -363,23 +383,31 @@ impl<W: Watch> Queues for Ring<W> {
         unsafe { self.push(Kind::Read, fd, length, entry) };
     }
 
-    fn cancel(&mut self, fd: Fd) {
-        let all = match self.registered.get(fd as usize) {
-            Some(true) => CancelBuilder::fd(types::Fixed(fd as u32)).all(),
-            _ => CancelBuilder::fd(types::Fd(fd)).all(),
-        };
-        let entry = opcode::AsyncCancel2::new(all).build();
-        // SAFETY: it reads and writes nothing.
-        unsafe { self.push(Kind::Cancel, -1, 0, entry) };
+    fn cancel(&mut self, client: Fd) {
+        self.cancel_all(match self.registered.get(client as usize) {
+            Some(true) => CancelBuilder::fd(types::Fixed(client as u32)),
+            _ => CancelBuilder::fd(types::Fd(client)),
+        });
+    }
+
+    fn cancel_recv(&mut self, client: Fd) {
+        let key = Kind::RecvMulti.key(client);
+        self.cancel_all(CancelBuilder::user_data(key));
+    }
+
+    fn cancel_accept(&mut self, listener: Fd) {
+        let key = Kind::Accept.key(listener);
+        self.cancel_all(CancelBuilder::user_data(key));
     }
 
     fn enter(&mut self, timeout: Timeout) -> nix::Result<bool> {
         let queued = self.ring.submission().len();
         // Not while buffers that are wanted would come back.
         let scarce = self.silent.len() > self.free();
-        let sleep = timeout != Timeout::ZERO && !scarce;
+        let overflown = self.ring.submission().cq_overflow();
+        let sleep = timeout != Timeout::ZERO && !scarce && !overflown;
         let want = usize::from(self.done.is_empty() && sleep);
-        if queued + want == 0 {
+        if queued + want == 0 && !overflown {
             return Ok(true);
         }
         let limit = timeout.timespec().map(|it| {
@@ -394,6 +422,8 @@ impl<W: Watch> Queues for Ring<W> {
         let result = self.watch.wait("io_uring_enter", queued, wait);
         self.take_completions();
         match result {
+            // The kernel is short of memory for the others.
+            Ok(n) if n < queued => Ok(false),
             // Nothing was done in time.
             Ok(_) | Err(Errno::ETIME) => Ok(true),
             // A signal came; the kernel first wants to get rid of
@@ -447,6 +477,9 @@ impl<W: Watch> Queues for Ring<W> {
                     // SAFETY: the kernel has just made it, and told nobody
                     // else.
                     let new = |fd| unsafe { OwnedFd::from_raw_fd(fd as Fd) };
+                    if result.is_ok() {
+                        tally().add_connection();
+                    }
                     Completion::Accepted(result.map(new), more)
                 }
                 Kind::Recv | Kind::Read => {
