@@ -77,7 +77,7 @@ impl Connection {
     /// A socket knows no places. glibc calls pread64 and pwrite64 first, which
     /// fail there (ESPIPE), and then read and write.
     fn region(&self) -> Region {
-        Region { offset: 0, length: self.length }
+        Region::of_socket(self.length)
     }
 }
 

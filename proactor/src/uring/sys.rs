@@ -237,7 +237,7 @@ impl<W: Watch> Ring<W> {
             let same = |it: &mut Lent| it.silent == Some(number);
             if let Some(Lent { bytes, .. }) = lent.take_if(same) {
                 let n = bytes.len();
-                self.watch.completed(Kind::SendNow.name(), fd, n as i32);
+                self.watch.done_at_once(Kind::SendNow.name(), fd, n as i32);
                 return Some(Completion::Sent(fd, Ok(n), bytes));
             }
         }
@@ -456,6 +456,12 @@ impl<W: Watch> Queues for Ring<W> {
                 (entry.user_data() as Fd, Kind::of(entry.user_data()));
             let (flags, mut raw) = (entry.flags(), entry.result());
             let more = cqueue::more(flags);
+            // Of a send without a copy it only says that its bytes are free.
+            let told = if cqueue::notif(flags) { 0 } else { raw };
+            match more {
+                true => self.watch.goes_on(kind.name(), fd, told),
+                false => self.watch.completed(kind.name(), fd, told),
+            }
             if !more && kind != Kind::SendNow {
                 self.in_flight -= 1;
             }
@@ -472,7 +478,6 @@ impl<W: Watch> Queues for Ring<W> {
                 }
                 raw = lent.sent;
             }
-            self.watch.completed(kind.name(), fd, raw);
             let result = Errno::result(raw).map(|n| n as usize);
             let result = match raw {
                 0.. => result,
