@@ -353,10 +353,6 @@ impl<W: Watch> Queues for Ring<W> {
         unsafe { self.push(Kind::SendNow, client, length, entry) };
     }
 
-    fn sends_now(&self) -> bool {
-        !self.setup.zero_copy
-    }
-
     fn send(&mut self, client: Fd, bytes: Bytes) {
         let length = bytes.len();
         let at = self.lend(client, bytes);
