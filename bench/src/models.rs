@@ -39,6 +39,9 @@ pub struct Limits {
     /// Its operations are no calls, but lie in memory that it shares with who
     /// carries them out: nobody can make them fail from outside.
     pub no_calls: bool,
+    /// What it sends is lent until the peer has it, so that it never holds
+    /// more than that: it owes nothing of which the kernel does not know.
+    pub lends_sent: bool,
     /// What each client takes besides its descriptor.
     pub per_client: PerClient,
 }
@@ -65,6 +68,7 @@ pub const NO_LIMITS: Limits = Limits {
     burns_core: false,
     idle_wakes: false,
     no_calls: false,
+    lends_sent: false,
     per_client: PerClient::Nothing,
 };
 
@@ -403,6 +407,7 @@ pub static MODELS: &[Model] = &[
         sleeps_in: "io_uring_enter",
         limits: Limits {
             no_calls: true,
+            lends_sent: true,
             per_client: PerClient::Buffer,
             ..NO_LIMITS
         },

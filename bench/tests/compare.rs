@@ -239,6 +239,7 @@ fn who_fails_in_its_turn() -> Result<()> {
         burns_core: false,
         idle_wakes: false,
         no_calls: false,
+        lends_sent: false,
         per_client: PerClient::Nothing,
     };
     let boastful = Box::leak(Box::new(Model { limits, ..*honest }));

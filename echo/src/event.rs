@@ -29,21 +29,25 @@ pub struct Event {
     pub cpu: u64,
     /// What the call returned, or the errno's negative.
     pub ret: i64,
-    /// Of a wait: how many descriptors were asked about. Of a signal: its
-    /// `si_code`. Of an operation: the bytes that it is to move.
+    /// Of a wait: how many descriptors were asked about; of io_uring_enter, how
+    /// many submissions there were to hand over. Of a signal: its `si_code`.
+    /// Of an operation: the bytes that it is to move.
     pub asked: u32,
     /// Of `Ready`: how many descriptors came out ready. Of `Complete`: how
-    /// many threads may have done it.
+    /// many threads may have done it. Of io_uring_setup: how many threads of
+    /// the kernel's the ring has.
     pub ready_count: u32,
     /// Of `Ready`: how many entries the server had to look through. Of a
-    /// signal: its `si_band`.
+    /// signal: its `si_band`. Of a `Complete` that was `QUEUED`: `GOES_ON`,
+    /// `AT_ONCE`, or 0.
     pub scanned: u32,
-    /// Of an operation: where in its file, or `QUEUED`. Of `Name`: which client it is, or 0.
+    /// Of an operation: where in its file, or `QUEUED`. Of `Name`: which
+    /// client it is, or 0.
     pub offset: u64,
     /// The call's name; of `Name`, the descriptor's; of a signal, its own.
     pub call: [u8; CALL_LENGTH],
-    /// Of `Ready`: the first of the ready descriptors. Of `Complete`: those
-    /// threads.
+    /// Of `Ready`: the first of the ready descriptors. Of `Complete` and
+    /// io_uring_setup: those threads.
     pub ready: [Fd; READY_SHOWN],
 }
 
@@ -123,6 +127,15 @@ impl Event {
     /// In the place of an offset: the operation goes by a queue that is shared
     /// with who does it, and no call tells of it.
     pub const QUEUED: u64 = u64::MAX;
+
+    /// In the place of an offset: of a socket, which has no places.
+    pub const NOWHERE: u64 = u64::MAX - 1;
+
+    /// The operation is still under way, and will have further results.
+    pub const GOES_ON: u32 = 1;
+
+    /// The operation was over as soon as it was begun, and said nothing.
+    pub const AT_ONCE: u32 = 2;
 
     /// The bytes of an event in the pipe.
     pub const SIZE: usize =

@@ -42,6 +42,13 @@ pub trait Watch: Copy + Send + Sync + 'static {
     /// or the errno's negative. No call is made for it.
     fn completed(&self, operation: &'static str, fd: Fd, result: i32);
 
+    /// The same of an operation that goes on, and will have further results.
+    fn goes_on(&self, operation: &'static str, fd: Fd, result: i32);
+
+    /// The same of an operation that never waits and says nothing if it
+    /// succeeds: it was over within the call that handed it over.
+    fn done_at_once(&self, operation: &'static str, fd: Fd, result: i32);
+
     /// A wait: sleeps until one of `asked` descriptors is ready.
     #[inline(always)]
     fn wait<T: Returned>(
@@ -135,6 +142,13 @@ pub struct Region {
     pub offset: u64,
     /// How many bytes it has.
     pub length: usize,
+}
+
+impl Region {
+    /// So many bytes of a socket, which has no places.
+    pub fn of_socket(length: usize) -> Self {
+        Region { offset: Event::NOWHERE, length }
+    }
 }
 
 /// A signal as it came.
@@ -241,6 +255,12 @@ impl Watch for Unwatched {
 
     #[inline(always)]
     fn completed(&self, _: &'static str, _: Fd, _: i32) {}
+
+    #[inline(always)]
+    fn goes_on(&self, _: &'static str, _: Fd, _: i32) {}
+
+    #[inline(always)]
+    fn done_at_once(&self, _: &'static str, _: Fd, _: i32) {}
 }
 
 /// Writes an event for each call into a pipe whose other end another process
@@ -253,6 +273,9 @@ pub struct Watched {
 
 /// The call from which two processes return.
 const FORK: &str = "fork";
+
+/// The call after which the kernel may have a thread for us.
+const SETUP: &str = "io_uring_setup";
 
 /// Set once the reader has gone away: there is nobody left to write for.
 static READER_GONE: AtomicBool = AtomicBool::new(false);
@@ -272,6 +295,15 @@ impl Watched {
         event.asked = stop.fd() as u32;
         watched.write(&event);
         watched
+    }
+
+    fn result(&self, operation: &str, fd: Fd, result: i32, how: u32) {
+        let mut event =
+            Event::new(Kind::After, Verb::Complete, operation, fd, now());
+        (event.ret, event.offset) = (i64::from(result), Event::QUEUED);
+        event.scanned = how;
+        event.cpu = on_cpu();
+        self.write(&event);
     }
 
     fn write(&self, event: &Event) {
@@ -322,6 +354,10 @@ impl Watch for Watched {
             }
             _ => {}
         }
+        if call == SETUP && event.ret >= 0 {
+            let by = workers::of_ring(event.ret as Fd, &mut event.ready);
+            event.ready_count = by as u32;
+        }
         if call == FORK {
             // A child returns from the call that its parent made.
             (event.pid, event.tid) = (getpid().as_raw(), gettid().as_raw());
@@ -366,11 +402,15 @@ impl Watch for Watched {
     }
 
     fn completed(&self, operation: &'static str, fd: Fd, result: i32) {
-        let mut event =
-            Event::new(Kind::After, Verb::Complete, operation, fd, now());
-        (event.ret, event.offset) = (i64::from(result), Event::QUEUED);
-        event.cpu = on_cpu();
-        self.write(&event);
+        self.result(operation, fd, result, 0);
+    }
+
+    fn goes_on(&self, operation: &'static str, fd: Fd, result: i32) {
+        self.result(operation, fd, result, Event::GOES_ON);
+    }
+
+    fn done_at_once(&self, operation: &'static str, fd: Fd, result: i32) {
+        self.result(operation, fd, result, Event::AT_ONCE);
     }
 }
 

@@ -82,6 +82,36 @@ pub fn who_worked(fd: Fd, offset: u64, names: &mut [Fd]) -> usize {
     count
 }
 
+/// The thread of the kernel's that takes what is submitted to this ring, if it
+/// has one (IORING_SETUP_SQPOLL); how many there are. It is a thread of this
+/// process, which nothing here has started: io_uring_setup(2).
+pub fn of_ring(ring: Fd, names: &mut [Fd]) -> usize {
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{ring}"));
+    let info = info.unwrap_or_default();
+    let told = info.lines().find_map(|line| line.strip_prefix("SqThread:"));
+    if told.is_none_or(|tid| tid.trim().starts_with('-')) {
+        return 0;
+    }
+    // It gives itself its name, which ends in the number of who made the ring,
+    // once it runs. In a namespace of ours that number is another.
+    let own = format!("iou-sqp-{}", nix::unistd::gettid());
+    let deadline = now() + 100_000_000;
+    while now() < deadline {
+        let named = listed().filter_map(|tid| {
+            let name =
+                fs::read_to_string(format!("/proc/self/task/{tid}/comm"));
+            let name = name.ok()?.trim_end().to_owned();
+            name.starts_with("iou-sqp-").then_some((name == own, tid))
+        });
+        if let Some((_, tid)) = named.max() {
+            names[0] = tid;
+            return 1;
+        }
+        std::thread::yield_now();
+    }
+    0
+}
+
 fn listed() -> impl Iterator<Item = i32> {
     let entries = fs::read_dir("/proc/self/task").into_iter().flatten();
     entries.flatten().filter_map(|it| it.file_name().to_str()?.parse().ok())

@@ -35,11 +35,11 @@ pub trait Processor {
     /// The bytes are no longer needed.
     fn give_back(&mut self, bytes: Bytes);
 
-    /// Sends this client our FIN.
+    /// Sends this client our FIN, if it is owed nothing.
     fn finish(&mut self, client: Fd);
 
-    /// Whoever is owed nothing.
-    fn owed_nothing(&self) -> Vec<Fd>;
+    /// From now on what comes in is owed to nobody. Whoever is owed nothing.
+    fn owed_nothing(&mut self) -> Vec<Fd>;
 
     /// Ends a client, as soon as no operation of its is under way.
     fn close(&mut self, client: Fd);

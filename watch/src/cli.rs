@@ -306,6 +306,7 @@ fn model_json(model: &Model) -> Value {
             "burns_core": limits.burns_core,
             "idle_wakes": limits.idle_wakes,
             "no_calls": limits.no_calls,
+            "lends_sent": limits.lends_sent,
             "per_client": match limits.per_client {
                 PerClient::Nothing => "nothing",
                 PerClient::Buffer => "buffer",

@@ -21,7 +21,9 @@ fn main() -> ExitCode {
     bench::serve_if_asked();
     let arguments = Arguments::from_args();
     let of_page = |name: &str, test: fn(&Page) -> Result<()>| {
-        Trial::test(name, move || Ok(test(made()?)?))
+        Trial::test(name, move || {
+            Ok(test(made()?).map_err(|error| format!("{error:#}"))?)
+        })
     };
     let trials = vec![
         of_page("no_two_bars_of_a_lane_overlap", data::no_overlap),

@@ -87,7 +87,8 @@ fn the_numbers_stand_to_each_other_as_the_models_promise() {
         let waits =
             number(name, "answered_at_ms") >= number(name, "silent_left_at_ms");
         assert_eq!(waits, *name == "blocking", "{row}");
-        assert!(number(name, "calls") > 40.0, "{row}");
+        // At least one for each of the talker's messages.
+        assert!(number(name, "calls") > 20.0, "{row}");
         let sentence = row["sentence"].as_str().unwrap_or_default();
         assert!(sentence.split_whitespace().count() > 5, "{row}");
     }
@@ -214,7 +215,7 @@ fn scenes_are_printed_to_be_changed() {
     let wrong = output(&["scenes", own]);
     assert_eq!(wrong.status.code(), Some(2));
     let said = text(&wrong.stderr);
-    assert!(said.contains("line 15: 'halt' is no action"), "{said}");
+    assert!(said.contains("line 16: 'halt' is no action"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
 }
 

@@ -33,6 +33,7 @@ const TESTS: &[(&str, Test)] = &[
     ("array_of_poll", array_of_poll),
     ("interest_lists_of_epoll", interest_lists_of_epoll),
     ("signals_tell_everything", signals_tell_everything),
+    ("operations_under_way", operations_under_way),
     ("queues_of_a_stopped_server", queues_of_a_stopped_server),
     ("children_come_and_go", children_come_and_go),
     ("threads_come_and_go", threads_come_and_go),
@@ -409,6 +410,31 @@ fn signals_tell_everything() -> Result<()> {
     let now = wants(&watched.seen, &kernel);
     let expected = of(&[("listener", Wants::In), ("client 1", Wants::Both)]);
     ensure!(now == expected, "{now:?}");
+    Ok(())
+}
+
+/// A server that is told what is done waits for nobody to be ready; what it
+/// has given away is known.
+fn operations_under_way() -> Result<()> {
+    let mut watched = Watched::start("proactor")?;
+    let mut client = watched.client(1)?;
+    watched.rests()?;
+    client.round_trip(32)?;
+    let kernel = watched.until("the answer", |seen, kernel| {
+        moved(seen) == Some((64, 64, 0)) && wait_of(kernel).is_ok()
+    })?;
+    let seen = &watched.seen;
+    let now = wants(seen, &kernel);
+    let nothing = |it: &(String, Wants)| it.1 == Wants::Nothing;
+    ensure!(now.iter().all(nothing), "{now:?}");
+    let each = seen.under_way().iter().map(|it| {
+        let peer = it.peer.as_ref().map(Peer::to_string);
+        format!("{} {}", it.operation, peer.unwrap_or_default())
+    });
+    let mut each: Vec<String> = each.collect();
+    each.sort();
+    let expected = ["accept listener", "read stop", "recv client 1"];
+    ensure!(each == expected, "{each:?}");
     Ok(())
 }
 

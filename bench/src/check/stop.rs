@@ -580,6 +580,10 @@ fn stop_sends_owed(context: &Context) -> Result<Outcome> {
     if let Some(excluded) = context.excluded_unless_ours() {
         return Ok(excluded);
     }
+    if context.limits.lends_sent {
+        let why = "it reads nothing more until the peer has what was sent";
+        return Ok(Outcome::Excluded(why.to_string()));
+    }
     let mut server =
         context.start_with(&Start::with_args(&["--grace", "9s"]))?;
     let small = Connect {

@@ -96,6 +96,7 @@ fn try_run(check: &Check) -> Result<ExitCode> {
             burns_core: false,
             idle_wakes: false,
             no_calls: false,
+            lends_sent: false,
             per_client: PerClient::Nothing,
         }))
     });

@@ -61,6 +61,7 @@ static UNLIMITED: Limits = Limits {
     burns_core: false,
     idle_wakes: false,
     no_calls: false,
+    lends_sent: false,
     per_client: PerClient::Nothing,
 };
 

@@ -10,6 +10,7 @@
 mod cpu;
 mod live;
 mod operations;
+mod queues;
 mod signals;
 #[path = "../strace/mod.rs"]
 mod strace;
@@ -46,6 +47,9 @@ const KERNEL: &[(&str, &[&str])] = &[
     ("fcntl", &["fcntl", "fcntl64"]),
     ("fork", &["clone", "clone3", "fork", "vfork"]),
     ("getsockname", &["getsockname"]),
+    ("io_uring_enter", &["io_uring_enter"]),
+    ("io_uring_register", &["io_uring_register"]),
+    ("io_uring_setup", &["io_uring_setup"]),
     ("listen", &["listen"]),
     ("poll", &["poll", "ppoll"]),
     ("ppoll", &["ppoll", "ppoll_time64"]),
@@ -132,6 +136,21 @@ struct Step {
     /// was over; signal_driven: also those that signals named). The kernel
     /// does not know of them.
     carries: bool,
+    /// Of io_uring_enter: how many submissions it was to take.
+    submits: Option<i64>,
+}
+
+impl Default for Step {
+    fn default() -> Self {
+        Step {
+            call: String::new(),
+            fd: None,
+            result: Ok(0),
+            ready: None,
+            carries: false,
+            submits: None,
+        }
+    }
 }
 
 /// The calls of each thread, in their order.
@@ -142,10 +161,12 @@ fn watching_is_true(model: &Model) -> Result<()> {
     let watch = "--buffer 256KiB --watch json --watch-every --watch-limit 1GiB \
                  --watch-file {folder}/watch";
     let mut tracing = Tracing::start(model, watch)?;
-    session(&tracing.server, model).context("the session")?;
+    let spoken = session(&tracing.server, model).context("the session")?;
+    let tasks = queues::threads_of_the_kernel(tracing.server.pid)?;
     let threads = tracing.stop()?;
     let text = fs::read_to_string(tracing.folder.path().join("watch"))?;
-    let Told { record: told, listener, own, operations, cpu } = told(&text)?;
+    let Told { record: told, listener, own, operations, queued, cpu } =
+        told(&text)?;
     ensure!(
         cpu.slept() || model.limits.burns_core,
         "every long call is said to have been on a CPU"
@@ -160,21 +181,45 @@ fn watching_is_true(model: &Model) -> Result<()> {
     operations::every_lie_is_noticed(&operations, &threads)?;
     let signals = told.values().flatten().any(is_signal);
     let kernel = kernel(&threads, listener, &own, signals)?;
+    let held = queues::Held {
+        spoken: &spoken,
+        threads: &tasks,
+        by_kernel: enters(&kernel),
+        by_others: !operations.is_empty(),
+    };
+    queues::compare(&queued, &held)?;
+    queues::every_lie_is_noticed(&queued, &held)?;
     let steps: usize = kernel.values().map(Vec::len).sum();
+    let steps = steps + queued.len();
     ensure!(steps > 100, "a session of {steps} calls shows little");
-    ensure_rich(&kernel, &threads, model)?;
+    match through_socket(&operations) {
+        true => operations::ensure_rich(&operations)?,
+        false => ensure_rich(&kernel, &threads, &queued, model)?,
+    }
     compare(&told, &kernel)?;
     every_lie_is_noticed(&told, &kernel)
+}
+
+fn enters(kernel: &Record) -> bool {
+    kernel.values().flatten().any(|step| step.call == "io_uring_enter")
+}
+
+/// Whether these operations are about sockets, which have no places.
+fn through_socket(operations: &[Value]) -> bool {
+    operations.iter().any(|it| it.get("offset").is_none())
 }
 
 /// Clients one after another and at the same time, with small and large
 /// messages, short writes, half-closes, resets, and an end without a byte. All
 /// have left when it returns.
-fn session(server: &Server, model: &Model) -> Result<()> {
+fn session(server: &Server, model: &Model) -> Result<Vec<Spoken>> {
     let at_once = model.limits.clients.unwrap_or(5).min(5);
+    // The first came to see whether the server was there.
+    let mut spoken = vec![Spoken { sent: 0, received: 0, whole: true }];
     for (id, size) in [(0, 1), (1, 10_000), (2, 100_000)] {
         let mut client = server.client(id)?;
         client.round_trip(size)?;
+        spoken.push(Spoken::whole(&client));
         client.finish()?;
     }
     // At the same time, as far as the model goes; the others wait.
@@ -193,17 +238,22 @@ fn session(server: &Server, model: &Model) -> Result<()> {
             client.drain()?;
         }
     }
+    spoken.extend(clients.iter().map(Spoken::whole));
     drop(clients);
-    slow_reader(server)?;
+    spoken.push(slow_reader(server)?);
     // Resets: with nothing under way, and with an echo that nobody read.
     let mut client = server.client(7)?;
     client.round_trip(100)?;
+    spoken.push(Spoken::whole(&client));
     client.reset()?;
     let mut client = server.client(8)?;
     client.send(50_000)?;
     client.receive(1)?;
+    spoken.push(Spoken { whole: false, ..Spoken::whole(&client) });
     client.reset()?;
-    drop(server.client(9)?);
+    let client = server.client(9)?;
+    spoken.push(Spoken::whole(&client));
+    drop(client);
     let deadline = Instant::now() + PATIENCE;
     let port = server.addr.port();
     while sockets_of(port, ESTABLISHED) + sockets_of(port, CLOSE_WAIT) > 0 {
@@ -213,12 +263,29 @@ fn session(server: &Server, model: &Model) -> Result<()> {
     // The server has closed the last one; a thread of its own may just be on
     // its way back to its queue.
     sleep(Duration::from_millis(50));
-    Ok(())
+    Ok(spoken)
+}
+
+/// What a client of the session sent and received, in the order in which they
+/// connected, which is that in which they are accepted.
+#[derive(Clone, Copy)]
+struct Spoken {
+    sent: u64,
+    received: u64,
+    /// It received all of its bytes before it left.
+    whole: bool,
+}
+
+impl Spoken {
+    fn whole(client: &Client) -> Self {
+        let (sent, received) = (client.sent, client.received);
+        Spoken { sent, received, whole: true }
+    }
 }
 
 /// Sends until the server takes nothing more, because nothing is read, and
 /// then reads all of it.
-fn slow_reader(server: &Server) -> Result<()> {
+fn slow_reader(server: &Server) -> Result<Spoken> {
     let small = Connect { receive_buffer: Some(4096), ..Connect::default() };
     let mut clients = [server.client_with(6, &small)?];
     let client = &mut clients[0];
@@ -242,13 +309,16 @@ fn slow_reader(server: &Server) -> Result<()> {
     let goal = client.sent;
     pump(&mut clients, goal, 64 * 1024, &mut fastrand::Rng::with_seed(1))?;
     let [client] = clients;
-    client.finish()
+    let spoken = Spoken::whole(&client);
+    client.finish()?;
+    Ok(spoken)
 }
 
 /// A session that shows none of the hard things would prove nothing of them.
 fn ensure_rich(
     kernel: &Record,
     threads: &strace::Threads,
+    queued: &[Value],
     model: &Model,
 ) -> Result<()> {
     let steps = || kernel.values().flatten();
@@ -258,6 +328,12 @@ fn ensure_rich(
     };
     let dearer = threads.values().flatten().find(through_files);
     ensure!(dearer.is_none(), "recv and send cost less: {dearer:?}");
+    if enters(kernel) {
+        let calls = ["recvfrom", "sendto", "accept4"];
+        let called = steps().find(|it| calls.contains(&&*it.call));
+        ensure!(called.is_none(), "what is submitted is called: {called:?}");
+        return queues::ensure_rich(queued);
+    }
     let ended = steps().any(|it| it.call == "recvfrom" && it.result == Ok(0));
     ensure!(ended, "no recv met an end of stream");
     let reset = |it: &Step| matches!(&it.result, Err(e) if e == "ECONNRESET");
@@ -284,6 +360,8 @@ struct Told {
     own: Vec<i64>,
     /// What it let others do; no calls of its own.
     operations: Vec<Value>,
+    /// What went into queues, and came out of them; no calls at all.
+    queued: Vec<Value>,
     cpu: Cpu,
 }
 
@@ -300,6 +378,7 @@ fn told(text: &str) -> Result<Told> {
     let mut record = Record::new();
     let mut listener = None;
     let (mut own, mut operations) = (Vec::new(), Vec::new());
+    let mut queued = Vec::new();
     let (mut read, mut signals) = (0, 0);
     let mut cpu = Cpu::default();
     for line in text.lines() {
@@ -318,6 +397,10 @@ fn told(text: &str) -> Result<Told> {
                 read += object["ret"].as_i64().unwrap_or(0);
             }
             match object["verb"].as_str() {
+                Some("submit" | "complete") if object["queued"] == true => {
+                    queued.push(object);
+                    continue;
+                }
                 Some("submit" | "complete") => {
                     operations.push(object);
                     continue;
@@ -345,7 +428,7 @@ fn told(text: &str) -> Result<Told> {
         "{read} bytes were read for {signals} signals"
     );
     let listener = listener.context("the record does not name the listener")?;
-    Ok(Told { record, listener, own, operations, cpu })
+    Ok(Told { record, listener, own, operations, queued, cpu })
 }
 
 fn told_step(object: &Value) -> Result<Step> {
@@ -371,8 +454,14 @@ fn told_step(object: &Value) -> Result<Step> {
         ready
     });
     // To fork is not about a descriptor: the record tells for whom it is.
-    let fd = object["fd"].as_i64().filter(|_| call != "fork");
-    Ok(Step { call: call.to_owned(), fd, result, ready, carries: false })
+    let whole = ["fork", "io_uring_enter"];
+    let fd = object["fd"].as_i64().filter(|_| !whole.contains(&call));
+    // Where a thread of the kernel's takes submissions, it may have taken more
+    // by the time of the call.
+    let enters = call == "io_uring_enter" && object.get("by").is_none();
+    let submits = object["asked"].as_i64().filter(|_| enters);
+    let call = call.to_owned();
+    Ok(Step { call, fd, result, ready, submits, ..Step::default() })
 }
 
 /// What the kernel says, without what is left out. A model that does not hear
@@ -390,7 +479,8 @@ fn kernel(
             let moves = matches!(&*it.call, "read" | "write");
             let own =
                 moves && number(&it.args).is_some_and(|fd| own.contains(&fd));
-            if (is_in_scope(it) || own) && !left_out(it, listener) {
+            let own = own || is_in_scope(it);
+            if own && !left_out(it, listener) && !operations::is_one(it) {
                 steps.push(step(it));
             }
             let takes = it.call.starts_with("rt_sigtimedwait");
@@ -413,6 +503,9 @@ fn is_in_scope(call: &Traced) -> bool {
         "clone",
         "clone3",
         "fork",
+        "io_uring_enter",
+        "io_uring_register",
+        "io_uring_setup",
         "nanosleep",
         "poll",
         "ppoll",
@@ -424,6 +517,7 @@ fn is_in_scope(call: &Traced) -> bool {
     ];
     call.args.contains("<socket:")
         || call.args.contains("[eventpoll]")
+        || (call.call.starts_with("fcntl") && call.args.contains("[signalfd]"))
         || BY_NAME.contains(&&*call.call)
 }
 
@@ -467,7 +561,7 @@ fn step(traced: &Traced) -> Step {
     let fd = match call.as_str() {
         // The set is the first, whom it is about the third.
         "epoll_ctl" => args.split(", ").nth(2).and_then(number),
-        "read" | "write" => number(args),
+        "read" | "write" | "fcntl" | "io_uring_register" => number(args),
         _ if args.contains("<socket:") && ready.is_none() => number(args),
         _ => None,
     };
@@ -476,8 +570,15 @@ fn step(traced: &Traced) -> Step {
     let command = commands.into_iter().find(|it| {
         call.starts_with("fcntl") && args.contains(&format!(", {it}, "))
     });
+    let submits = args.split(", ").nth(1).and_then(number);
+    let submits = submits.filter(|_| call == "io_uring_enter");
+    // Whoever registers is told only whether that has succeeded.
+    let result = match (call.as_str(), result) {
+        ("io_uring_register", Ok(_)) => Ok(0),
+        (_, result) => result.clone(),
+    };
     let call = command.unwrap_or(call).to_owned();
-    Step { call, fd, result: result.clone(), ready, carries }
+    Step { call, fd, result, ready, carries, submits }
 }
 
 /// Whose an event is: servers give epoll the descriptor to keep for them, or,
@@ -540,7 +641,12 @@ fn agree(told: &Step, kernel: &Step) -> bool {
         (None, Some(kernel)) => kernel.is_empty(),
         (Some(_), None) => false,
     };
-    named && ready && told.fd == kernel.fd && told.result == kernel.result
+    let submits = told.submits.is_none() || told.submits == kernel.submits;
+    named
+        && ready
+        && submits
+        && told.fd == kernel.fd
+        && told.result == kernel.result
 }
 
 /// The comparison is as sharp as it says: each record that differs from the
@@ -603,6 +709,12 @@ fn lies(steps: &[Step], at: usize) -> Vec<(&'static str, Vec<Step>)> {
             }),
         ),
     ];
+    if let Some(submits) = steps[at].submits {
+        lies.push((
+            "another number of submissions",
+            lie(&|steps| steps[at].submits = Some(submits + 1)),
+        ));
+    }
     if steps.get(at + 1).is_some_and(|next| *next != steps[at]) {
         lies.push((
             "two in the wrong order",

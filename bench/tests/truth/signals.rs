@@ -6,7 +6,7 @@ use super::strace::number;
 /// A signal stands among the calls, at its place.
 pub fn signal(name: &str, code: &str, band: &str, fd: Option<i64>) -> Step {
     let call = format!("{name} {code} {band}");
-    Step { call, fd, result: Ok(0), ready: None, carries: false }
+    Step { call, fd, ..Step::default() }
 }
 
 pub fn is_signal(step: &Step) -> bool {

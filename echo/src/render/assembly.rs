@@ -1,6 +1,6 @@
 use std::collections::{HashMap, VecDeque};
 
-use super::call::{Call, Found, Peer, QUEUE};
+use super::call::{Call, Carried, ENTER, Flight, Found, Known, Peer, QUEUE};
 use crate::Fd;
 use crate::event::READY_SHOWN;
 use crate::event::{Event, Kind, Verb};
@@ -41,6 +41,13 @@ struct Thread {
     since: Option<u64>,
     /// A wait whose `Ready` may still come.
     held: Option<Box<Event>>,
+    /// What it has submitted and not yet handed over.
+    queued: VecDeque<Carried>,
+    /// By name and descriptor: what it has submitted, the oldest first, and
+    /// nobody has found complete.
+    flights: HashMap<(String, Fd), VecDeque<Flight>>,
+    /// The thread of the kernel's that takes what this one submits.
+    taker: Option<i32>,
 }
 
 #[derive(Clone, Default)]
@@ -115,8 +122,9 @@ impl Assembly {
                 let whose = |fd| self.whose(event.pid, fd, wait.t1);
                 let ready = ready.map(|fd| (*fd, whose(*fd))).collect();
                 let scanned = event.scanned;
-                let found = Found { ready, count, scanned };
-                calls.push(Call::new(thread, &wait, None, None, Some(found)));
+                let found = Some(Found { ready, count, scanned });
+                let known = Known { found, ..Known::default() };
+                calls.push(Call::new(thread, &wait, known));
                 return;
             }
             (_, Some(wait)) => calls.push(self.returned(thread, &wait)),
@@ -143,6 +151,8 @@ impl Assembly {
                 self.threads[thread].since = None;
                 if event.verb == Verb::Wait {
                     self.threads[thread].held = Some(Box::new(event.clone()));
+                } else if event.offset == Event::QUEUED {
+                    calls.push(self.operation(thread, event));
                 } else {
                     calls.push(self.call(thread, event));
                 }
@@ -170,11 +180,12 @@ impl Assembly {
     }
 
     /// A wait whose server does not say what it found.
-    fn returned(&self, thread: usize, wait: &Event) -> Call {
+    fn returned(&mut self, thread: usize, wait: &Event) -> Call {
         let queue = wait.call() == QUEUE;
         let client = if queue { wait.ret as Fd } else { -1 };
         let taken = self.whose(wait.pid, client, wait.t1);
-        Call::new(thread, wait, None, taken, None)
+        let known = Known { taken, ..self.threads[thread].carried(wait) };
+        Call::new(thread, wait, known)
     }
 
     /// Threads whose process has ended since this was last asked.
@@ -216,7 +227,7 @@ impl Assembly {
 
     fn thread(&mut self, pid: i32, tid: i32) -> usize {
         *self.numbers.entry((pid, tid)).or_insert_with(|| {
-            self.threads.push(Thread { pid, tid, since: None, held: None });
+            self.threads.push(Thread::new(pid, tid));
             self.threads.len() - 1
         })
     }
@@ -261,7 +272,14 @@ impl Assembly {
             self.clients += 1;
             taken = Some(Peer::Client(self.clients));
         }
-        let mut call = Call::new(thread, event, peer, taken, None);
+        let this = &mut self.threads[thread];
+        let known = Known { peer, taken, ..this.carried(event) };
+        if event.call() == SETUP {
+            this.taker =
+                event.ready[..event.ready_count as usize].first().copied();
+        }
+        this.calls(event);
+        let mut call = Call::new(thread, event, known);
         if event.call() == "waitpid" && event.ret > 0 {
             self.forget(event.ret as i32);
         }
@@ -269,11 +287,7 @@ impl Assembly {
             return call;
         };
         if let Some(client) = taken {
-            let owner = Owner::new(client, event.t1);
-            let former = process.owners.insert(event.ret as Fd, owner);
-            if let Some(owner) = process.owners.get_mut(&(event.ret as Fd)) {
-                owner.former = former.map(|former| former.peer);
-            }
+            process.took(event, client);
         }
         let closed = event.call() == "close" && event.ret == 0;
         let Some(owner) = process.owners.get_mut(&event.fd) else {
@@ -296,12 +310,134 @@ impl Assembly {
         call
     }
 
+    /// An operation that goes into a queue, or comes out of one.
+    fn operation(&mut self, thread: usize, event: &Event) -> Call {
+        let peer = self.whose(event.pid, event.fd, event.t0);
+        let this = &mut self.threads[thread];
+        let taker = this.taker;
+        if event.verb == Verb::Submit {
+            this.submits(event, peer);
+            let known = Known { peer, ..Known::default() };
+            return Call::new(thread, event, known);
+        }
+        let flight = this.completes(event);
+        // Its descriptor may stand for somebody else by now.
+        let peer = flight.as_ref().map_or(peer, |flight| flight.peer);
+        let called = flight.as_ref().is_some_and(|flight| flight.called);
+        let mut taken = None;
+        if event.call() == "accept" && event.ret >= 0 {
+            taken = match called {
+                true => self.whose(event.pid, event.ret as Fd, event.t1),
+                false => {
+                    self.clients += 1;
+                    Some(Peer::Client(self.clients))
+                }
+            };
+        }
+        let process = self.processes.get_mut(&event.pid);
+        if let (Some(process), Some(client), false) = (process, taken, called) {
+            process.took(event, client);
+        }
+        let known = Known { peer, taken, taker, flight, ..Known::default() };
+        Call::new(thread, event, known)
+    }
+
     /// Whom `fd` stood for at that time.
     fn whose(&self, pid: i32, fd: Fd, at: u64) -> Option<Peer> {
         let owner = self.processes.get(&pid)?.owners.get(&fd)?;
         match owner.since <= at {
             true => Some(owner.peer),
             false => owner.former,
+        }
+    }
+}
+
+/// The call that makes a ring.
+const SETUP: &str = "io_uring_setup";
+
+impl Thread {
+    fn new(pid: i32, tid: i32) -> Self {
+        Thread {
+            pid,
+            tid,
+            since: None,
+            held: None,
+            queued: VecDeque::new(),
+            flights: HashMap::new(),
+            taker: None,
+        }
+    }
+
+    fn submits(&mut self, event: &Event, peer: Option<Peer>) {
+        self.queued.push_back(Carried::of(event, peer));
+        let key = (event.call().to_owned(), event.fd);
+        self.flights.entry(key).or_default().push_back(Flight {
+            since: event.t0,
+            entered: None,
+            peer,
+            length: event.asked,
+            called: false,
+        });
+    }
+
+    /// What was submitted of which this is a result.
+    fn completes(&mut self, event: &Event) -> Option<Flight> {
+        let key = (event.call().to_owned(), event.fd);
+        let flights = self.flights.get_mut(&key)?;
+        if event.scanned == Event::GOES_ON {
+            return flights.front().cloned();
+        }
+        let flight = flights.pop_front();
+        if flights.is_empty() {
+            self.flights.remove(&key);
+        }
+        flight
+    }
+
+    /// What this call has handed over, if it is one that does. Where a thread
+    /// of the kernel's takes what is submitted, nobody knows when it does.
+    fn carried(&mut self, event: &Event) -> Known {
+        if event.call() != ENTER {
+            return Known::default();
+        }
+        let taker = self.taker;
+        let count = match taker {
+            Some(_) => self.queued.len(),
+            None => self.queued.len().min(event.ret.max(0) as usize),
+        };
+        let carried: Vec<Carried> = self.queued.drain(..count).collect();
+        for it in &carried {
+            let key = (it.name().to_owned(), it.fd);
+            let flights = self.flights.get_mut(&key).into_iter().flatten();
+            for flight in flights.filter(|it| it.entered.is_none()) {
+                flight.entered = Some(event.t0);
+            }
+        }
+        let carried = taker.is_none().then_some(carried);
+        Known { carried, taker, ..Known::default() }
+    }
+
+    /// Whether it makes a call itself for what is under way.
+    fn calls(&mut self, event: &Event) {
+        let name = match event.verb {
+            Verb::Take => "accept",
+            Verb::Copy | Verb::WaitAndCopy => event.call(),
+            _ => return,
+        };
+        let flights = self.flights.get_mut(&(name.to_owned(), event.fd));
+        if let Some(flight) = flights.and_then(VecDeque::front_mut) {
+            flight.called = true;
+        }
+    }
+}
+
+impl Process {
+    /// A client has been accepted.
+    fn took(&mut self, event: &Event, client: Peer) {
+        let fd = event.ret as Fd;
+        let former = self.owners.insert(fd, Owner::new(client, event.t1));
+        if let Some(owner) = self.owners.get_mut(&fd) {
+            owner.former = former.map(|former| former.peer);
         }
     }
 }

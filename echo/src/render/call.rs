@@ -7,10 +7,13 @@ use serde::{Serialize, Serializer};
 
 use crate::Fd;
 use crate::event::CALL_LENGTH;
-use crate::event::{Event, Verb, text_of};
+use crate::event::{Event, Kind, Verb, text_of};
 
 /// The wait of a pool's threads.
 pub(crate) const QUEUE: &str = "Condvar::wait";
+
+/// The call that hands submissions over, and waits for completions.
+pub(crate) const ENTER: &str = "io_uring_enter";
 
 /// Whom a descriptor stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,6 +58,9 @@ pub(crate) struct Call {
     pub cpu: u64,
     /// A write that took less than its connection was owed.
     pub short: bool,
+    /// Of an operation that came out of a queue: for how long it had been
+    /// under way.
+    pub in_flight: Option<u64>,
     /// Shared, because a call that repeats is kept many times.
     pub what: Rc<What>,
     key: u64,
@@ -72,7 +78,8 @@ pub(crate) struct What {
     pub ret: i64,
     /// Whom a take brought in, or a thread of a pool was woken for.
     pub taken: Option<Peer>,
-    /// How many descriptors a wait asked about.
+    /// How many descriptors a wait asked about; of `ENTER`, how many
+    /// submissions there were.
     pub asked: u32,
     /// What a wait found, if its server said so.
     pub found: Option<Found>,
@@ -80,6 +87,11 @@ pub(crate) struct What {
     pub signal: Option<Signal>,
     /// The operation that is submitted or complete.
     pub operation: Option<Operation>,
+    /// The operations that `ENTER` has handed over.
+    pub carried: Option<Vec<Carried>>,
+    /// Other threads: those that may have done an operation, or the kernel's
+    /// one that takes what is submitted to a ring.
+    pub by: Vec<i32>,
 }
 
 /// What a signal said (sigaction(2)).
@@ -94,12 +106,52 @@ pub(crate) struct Signal {
 /// An operation that somebody else does meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Operation {
-    /// Where in the file.
-    pub offset: u64,
+    /// Where in the file, if it is one.
+    pub offset: Option<u64>,
+    /// It goes by queues, and no call is made for it.
+    pub queued: bool,
     /// How many bytes it is to move.
     pub length: u32,
-    /// Of one that is complete: the threads that may have done it.
-    pub by: Vec<i32>,
+    /// Of one that came out of a queue: there will be more of it.
+    pub goes_on: bool,
+    /// Of one that came out of a queue: calls of the server itself did it,
+    /// which stand before.
+    pub called: bool,
+    /// It was over within the call that handed it over, and said nothing.
+    pub at_once: bool,
+}
+
+/// An operation that was handed over.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Carried {
+    name: [u8; CALL_LENGTH],
+    pub fd: Fd,
+    pub peer: Option<Peer>,
+}
+
+/// What is known of a call beside its own event.
+#[derive(Default)]
+pub(crate) struct Known {
+    pub peer: Option<Peer>,
+    pub taken: Option<Peer>,
+    pub found: Option<Found>,
+    pub carried: Option<Vec<Carried>>,
+    /// The thread of the kernel's that takes what this one submits.
+    pub taker: Option<i32>,
+    /// Of an operation that comes out of a queue: how it went in.
+    pub flight: Option<Flight>,
+}
+
+/// An operation that is under way.
+#[derive(Clone)]
+pub(crate) struct Flight {
+    pub since: u64,
+    /// When the call began that handed it over.
+    pub entered: Option<u64>,
+    pub peer: Option<Peer>,
+    pub length: u32,
+    /// Calls of the server itself did something of it.
+    pub called: bool,
 }
 
 /// What a wait found.
@@ -114,27 +166,43 @@ pub(crate) struct Found {
 }
 
 impl Call {
-    pub fn new(
-        thread: usize,
-        event: &Event,
-        peer: Option<Peer>,
-        taken: Option<Peer>,
-        found: Option<Found>,
-    ) -> Self {
+    pub fn new(thread: usize, event: &Event, known: Known) -> Self {
+        let flight = known.flight.as_ref();
+        let operation = Operation::of(event, flight);
+        let in_flight = flight.map(|it| {
+            let entered =
+                it.entered.filter(|_| event.scanned == Event::AT_ONCE);
+            entered.unwrap_or(event.t1).saturating_sub(it.since)
+        });
+        let short = operation.as_ref().is_some_and(|it| {
+            let sent = event.call().starts_with("send") && !it.called;
+            sent && 0 < event.ret && event.ret < i64::from(it.length)
+        });
+        let count = match event.kind {
+            Kind::After if event.verb != Verb::Wait => event.ready_count,
+            _ => 0,
+        };
+        let own = event.ready.iter().take(count as usize);
+        let mut by: Vec<i32> = own.copied().collect();
+        if event.takes_part(operation.as_ref()) {
+            by.extend(known.taker);
+        }
         let what = What {
             verb: event.verb,
             name: event.call,
             fd: event.fd,
-            peer,
+            peer: known.peer,
             ret: event.ret,
-            taken,
+            taken: known.taken,
             asked: event.asked,
-            found,
+            found: known.found,
             signal: (event.verb == Verb::Signal).then_some(Signal {
                 code: event.asked as i32,
                 band: event.scanned,
             }),
-            operation: Operation::of(event),
+            operation,
+            carried: known.carried,
+            by,
         };
         let mut hasher = DefaultHasher::new();
         what.hash(&mut hasher);
@@ -145,7 +213,8 @@ impl Call {
             t0: event.t0,
             t1: event.t1,
             cpu: event.cpu,
-            short: false,
+            short,
+            in_flight,
             what: Rc::new(what),
             key: hasher.finish(),
         }
@@ -163,15 +232,40 @@ impl Call {
 }
 
 impl Operation {
-    fn of(event: &Event) -> Option<Self> {
-        let count = match event.verb {
-            Verb::Submit => 0,
-            Verb::Complete => event.ready.len().min(event.ready_count as usize),
-            _ => return None,
-        };
-        let (offset, length) = (event.offset, event.asked);
-        let by = event.ready[..count].to_vec();
-        Some(Operation { offset, length, by })
+    fn of(event: &Event, flight: Option<&Flight>) -> Option<Self> {
+        if !matches!(event.verb, Verb::Submit | Verb::Complete) {
+            return None;
+        }
+        let offset = Some(event.offset).filter(|at| *at < Event::NOWHERE);
+        let queued = event.offset == Event::QUEUED;
+        Some(Operation {
+            offset,
+            queued,
+            length: flight.map_or(event.asked, |it| it.length),
+            goes_on: queued && event.scanned == Event::GOES_ON,
+            at_once: queued && event.scanned == Event::AT_ONCE,
+            called: flight.is_some_and(|it| it.called),
+        })
+    }
+}
+
+impl Event {
+    /// Whether the thread that takes submissions has to do with it.
+    fn takes_part(&self, operation: Option<&Operation>) -> bool {
+        let completes = self.verb == Verb::Complete;
+        let done = operation.filter(|it| completes && it.queued);
+        done.is_some_and(|it| !it.called) || self.call() == ENTER
+    }
+}
+
+impl Carried {
+    pub fn of(event: &Event, peer: Option<Peer>) -> Self {
+        Carried { name: event.call, fd: event.fd, peer }
+    }
+
+    /// What it is.
+    pub fn name(&self) -> &str {
+        text_of(&self.name)
     }
 }
 
@@ -240,19 +334,35 @@ impl What {
     /// neither found anything nor slept for as long as it was meant to. A
     /// ppoll about no descriptor looks for signals, and ends well with EINTR.
     pub fn wasted(&self) -> bool {
+        if self.is_queued() {
+            return false;
+        }
         let none = self.found.as_ref().is_some_and(|found| found.count == 0);
         match self.errno() {
             Some(Errno::EAGAIN) => true,
-            Some(Errno::EINTR) => self.asked > 0,
+            Some(Errno::EINTR) => self.asked > 0 || self.enters(),
             Some(_) => false,
             None if self.name() == "ppoll" && self.asked == 0 => true,
             None => self.verb == Verb::Wait && none && self.ret > 0,
         }
     }
 
+    /// Whether it is an operation that goes by queues, which is no call.
+    pub fn is_queued(&self) -> bool {
+        self.operation.as_ref().is_some_and(|it| it.queued)
+    }
+
+    /// Whether it hands operations over.
+    pub fn enters(&self) -> bool {
+        self.name() == ENTER
+    }
+
     /// How many bytes it moved.
     pub fn bytes(&self) -> u64 {
+        let called = self.operation.as_ref().is_some_and(|it| it.called);
         match self.verb {
+            Verb::Complete if called => 0,
+            Verb::Complete if matches!(self.name(), "accept" | "cancel") => 0,
             Verb::Copy | Verb::WaitAndCopy | Verb::Complete => {
                 self.ret.max(0) as u64
             }
@@ -268,6 +378,9 @@ impl What {
     /// Whether it brings bytes in.
     pub fn reads(&self) -> bool {
         let copies = matches!(self.verb, Verb::Copy | Verb::WaitAndCopy);
+        let placeless =
+            self.operation.as_ref().is_some_and(|it| it.offset.is_none());
+        let copies = copies || (self.verb == Verb::Complete && placeless);
         let name = self.name();
         copies && (name.contains("read") || name.starts_with("recv"))
     }
@@ -301,6 +414,6 @@ impl Call {
             call: [0; CALL_LENGTH],
             ready: [0; crate::event::READY_SHOWN],
         };
-        Call::new(0, &event, None, None, None)
+        Call::new(0, &event, Known::default())
     }
 }

@@ -232,6 +232,95 @@ const CALLS: &[(Verb, &str, &str)] = &[
          this signal, and the value in it says which one: sigevent(3type).",
     ),
     (
+        Wait,
+        "io_uring_enter",
+        "Hands over what is in the submission queue, and sleeps until something \
+         lies in the completion queue: no socket is ready then, but an \
+         operation is done: io_uring_enter(2).",
+    ),
+    (
+        Ask,
+        "io_uring_enter",
+        "Hands over what is in the submission queue, because it is full, and \
+         waits for nothing: io_uring_enter(2).",
+    ),
+    (
+        Ask,
+        "io_uring_setup",
+        "Makes a submission queue and a completion queue, in memory that the \
+         kernel and the server share: to write into the one or to read the \
+         other is no call: io_uring_setup(2).",
+    ),
+    (
+        Ask,
+        "io_uring_register",
+        "Tells the kernel what holds for all operations of this ring, such as \
+         the buffers that it may fill, or that all of them are to end: \
+         io_uring_register(2).",
+    ),
+    (
+        Submit,
+        "accept",
+        "Asks for the next client, or for all that will come, by an entry in \
+         the submission queue; no call is made for it: \
+         io_uring_prep_accept(3).",
+    ),
+    (
+        Submit,
+        "recv",
+        "Asks for what this client says next; the memory for it is lent now, \
+         or the kernel takes a buffer when something comes, and it is not the \
+         server's until then: io_uring_prep_recv(3).",
+    ),
+    (
+        Submit,
+        "send",
+        "Lends the bytes to the kernel, which is to send them; until that is \
+         complete they may neither change nor move: io_uring_prep_send(3).",
+    ),
+    (
+        Submit,
+        "read",
+        "Asks for what a descriptor that is no socket has to tell; the signal \
+         to stop comes so: io_uring_prep_read(3), signalfd(2).",
+    ),
+    (
+        Submit,
+        "cancel",
+        "Asks that what is under way on this descriptor may end; each such \
+         operation still has a completion of its own: io_uring_prep_cancel(3).",
+    ),
+    (
+        Complete,
+        "accept",
+        "A client was taken from the accept queue, and the result is its \
+         descriptor; accept was never called: io_uring_prep_accept(3).",
+    ),
+    (
+        Complete,
+        "recv",
+        "Wait and copy are both over: the bytes lie in the server's memory, \
+         copied by the kernel within a call of this thread, or by the other \
+         thread that is named: io_uring(7).",
+    ),
+    (
+        Complete,
+        "send",
+        "So many of the bytes lie in the socket's send buffer, and the memory \
+         that was lent is the server's again: io_uring_prep_send(3).",
+    ),
+    (
+        Complete,
+        "read",
+        "What was read lies in the server's memory: io_uring_prep_read(3).",
+    ),
+    (
+        Complete,
+        "cancel",
+        "So many operations were found and told to end: \
+         io_uring_prep_cancel(3).",
+    ),
+    (
         Signal,
         "SIGUSR1",
         "An operation is complete (SI_ASYNCIO), and perhaps others: while one \
@@ -284,6 +373,65 @@ const RESULTS: &[(&str, Option<Verb>, &str, &str)] = &[
         "sigtimedwait",
         "EAGAIN: the queue is empty, so all who are ready are known, and only \
          now is anyone served: sigtimedwait(2).",
+    ),
+    (
+        "EAGAIN",
+        Some(Complete),
+        "send",
+        "EAGAIN: the send buffer is full, and this send was told not to wait \
+         (MSG_DONTWAIT); its bytes stay owed: send(2).",
+    ),
+    (
+        "ETIME",
+        Some(Wait),
+        "io_uring_enter",
+        "ETIME: nothing was complete in the time given; the server sets a time \
+         only when something is due, such as the end of a pause: \
+         io_uring_enter(2).",
+    ),
+    (
+        "ENOBUFS",
+        Some(Complete),
+        "recv",
+        "ENOBUFS: all buffers that were provided are in use, which ends this \
+         recv; it is submitted again once there is one: \
+         io_uring_prep_recv(3).",
+    ),
+    (
+        "ECANCELED",
+        Some(Complete),
+        "",
+        "ECANCELED: the operation was told to end before it was done: \
+         io_uring_prep_cancel(3).",
+    ),
+    (
+        "ENOENT",
+        Some(Complete),
+        "cancel",
+        "ENOENT: nothing was under way there any more: \
+         io_uring_prep_cancel(3).",
+    ),
+    (
+        "EALREADY",
+        Some(Complete),
+        "cancel",
+        "EALREADY: the operation is being carried out and cannot be ended: \
+         io_uring_prep_cancel(3).",
+    ),
+    (
+        GOES_ON,
+        Some(Complete),
+        "send",
+        "So much is sent, but the memory is still lent: the network reads it \
+         where it lies, and a second completion gives it back: \
+         io_uring_prep_send_zc(3).",
+    ),
+    (
+        GOES_ON,
+        Some(Complete),
+        "",
+        "It was submitted once for all that will come: it is still under way, \
+         and completes again with whatever is next (multishot): io_uring(7).",
     ),
     (
         "EAGAIN",
@@ -437,6 +585,8 @@ const MEMORY: &str = "The kernel is short of memory for sockets; to try again \
 pub const END_OF_STREAM: &str = "end of stream";
 /// A send that took less than its client was owed.
 pub const SHORT_SEND: &str = "short send";
+/// An operation that has a result and is still under way.
+pub const GOES_ON: &str = "goes on";
 /// A wait that found nothing in the time given.
 pub const TIMED_OUT: &str = "timed out";
 /// A wait that found the descriptor which tells the server to stop.
@@ -471,10 +621,12 @@ pub(crate) fn result(what: &What, short: bool) -> Option<&'static str> {
     let errno = what.errno_name();
     let found = what.found.as_ref();
     let stop = |ready: &(_, Option<Peer>)| ready.1 == Some(Peer::Stop);
+    let goes_on = what.operation.as_ref().is_some_and(|it| it.goes_on);
     let result = match &errno {
         Some(errno) => errno.as_str(),
         None if what.end_of_stream() => END_OF_STREAM,
         None if short => SHORT_SEND,
+        None if goes_on => GOES_ON,
         None if what.timed_out() && what.asked > 0 => TIMED_OUT,
         None if found.is_some_and(|f| f.ready.iter().any(stop)) => STOP,
         None => return None,

@@ -1,7 +1,7 @@
 use serde::Serialize;
 
 use super::assembly::Sleep;
-use super::call::{Call, Peer, What};
+use super::call::{Call, Carried, Peer, What};
 use super::form::{Form, Pace, Rounds, Start};
 use super::totals::{Row, Totals};
 use crate::Fd;
@@ -35,7 +35,11 @@ use crate::event::Verb;
 /// - `taken`: of an accept, whom it brought: `"client 1"`; `ret` is the new
 ///   descriptor. So it is with `Condvar::wait`, in which a pool's thread sleeps
 ///   until there is a client in the queue; -1 says that there will be none.
-/// - `asked`: of a wait, how many descriptors it was asked about.
+/// - `asked`: of a wait, how many descriptors it was asked about; of
+///   `io_uring_enter`, how many submissions there were to hand over.
+/// - `carried`: of `io_uring_enter`, the operations that went into the kernel
+///   with this call, in their order: `call`, `fd` and `peer` of each. It is
+///   absent where a thread of the kernel's takes them when it likes.
 /// - `ready`, `ready_count`, `scanned`: of a wait for descriptors, the first
 ///   64 that were ready, how many there were, and how many entries the server
 ///   looked through to find them.
@@ -47,6 +51,30 @@ use crate::event::Verb;
 ///   region of the file; `fd` is the client for whom it is done. `by`: of one
 ///   that is complete, the threads of this process that have read or written
 ///   anything since it was submitted, or ended; one of them did it.
+///
+/// `offset` is absent if it is about a socket, which has no places.
+///
+/// An operation that is `queued` goes by queues in memory. No call is made for
+/// it, and it is in no count of calls: it stands here at the time at which
+/// it was put into the one queue, or taken out of the other. `length` is how
+/// many bytes it is to move, and `taken` whom an accept brought:
+/// ```json
+/// {"t0_ns":12,"t1_ns":12,"pid":7,"tid":7,"verb":"complete","call":"recv",
+///  "fd":8,"peer":"client 1","ret":64,"length":16384,"queued":true,
+///  "in_flight_ns":5,"cpu_ns":9}
+/// ```
+/// - `in_flight_ns`: the time since it was submitted.
+/// - `at_once`: true if it never waits and says nothing where it succeeds, so
+///   that it was over within the call that handed it over; `in_flight_ns` is
+///   the time until that call began, and `t1_ns` when the server came to it.
+/// - `goes_on`: true if the operation is still under way, and more will come of
+///   it.
+/// - `by`: the thread of the kernel's that took it, which did it or gave it to
+///   another of the kernel's. So `io_uring_setup` names the one that the new
+///   ring has (`iou-sqp-…` in /proc/PID/task). Where there is none, the thread
+///   that submitted did it itself, within a call.
+/// - `called`: true if calls of this thread did it, which stand before, and in
+///   which its bytes are counted.
 ///
 /// A signal is no call, but stands here at its time; `call` is its name and
 /// `fd` its `si_fd`, `code` and `band` are `si_code` and what `si_band` says:
@@ -91,7 +119,8 @@ use crate::event::Verb;
 ///  on"}
 /// ```
 ///
-/// The last object counts every call, those after the limit too:
+/// The last object counts every call, those after the limit too; what goes by
+/// queues has rows of its own, and only its bytes are in the total:
 /// ```json
 /// {"summary":{"calls":[{"verb":"copy","call":"recv","calls":4,"wasted":1,
 ///   "bytes":64,"slept_ns":0,"copying_ns":900,"other_ns":0}],
@@ -126,6 +155,8 @@ struct CallObject<'a> {
     tid: i32,
     #[serde(flatten)]
     what: WhatObject<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_flight_ns: Option<u64>,
     cpu_ns: u64,
 }
 
@@ -155,12 +186,31 @@ struct WhatObject<'a> {
     offset: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     length: Option<u32>,
+    #[serde(skip_serializing_if = "is_false")]
+    queued: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    goes_on: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    called: bool,
+    #[serde(skip_serializing_if = "is_false")]
+    at_once: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    carried: Option<Vec<CarriedObject<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     by: Option<&'a [i32]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     band: Option<Vec<&'static str>>,
+}
+
+#[derive(Serialize)]
+struct CarriedObject<'a> {
+    call: &'a str,
+    #[serde(skip_serializing_if = "is_none")]
+    fd: Fd,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<Peer>,
 }
 
 #[derive(Serialize)]
@@ -239,6 +289,7 @@ impl Form for Json {
             pid: call.pid,
             tid: call.tid,
             what: WhatObject::of(&call.what),
+            in_flight_ns: call.in_flight,
             cpu_ns: call.cpu,
         };
         line(&object, out);
@@ -309,15 +360,17 @@ impl<'a> WhatObject<'a> {
     fn of(what: &'a What) -> Self {
         let found = what.found.as_ref();
         let wait = what.verb == Verb::Wait;
-        let returned = what.errno().is_none() && what.signal.is_none();
         let operation = what.operation.as_ref();
-        let done = operation.filter(|_| what.verb == Verb::Complete);
+        let queued = what.is_queued();
+        let begins = queued && what.verb == Verb::Submit;
+        let returned = what.errno().is_none() && what.signal.is_none();
+        let done = what.verb == Verb::Complete && !queued;
         WhatObject {
             verb: what.verb.name(),
             call: what.name(),
             fd: what.fd,
             peer: what.peer,
-            ret: returned.then_some(what.ret),
+            ret: (returned && !begins).then_some(what.ret),
             errno: what.errno_name(),
             taken: what.taken,
             asked: wait.then_some(what.asked),
@@ -325,17 +378,36 @@ impl<'a> WhatObject<'a> {
                 .map(|found| found.ready.iter().map(|(fd, _)| *fd).collect()),
             ready_count: found.map(|found| found.count),
             scanned: found.map(|found| found.scanned),
-            offset: operation.map(|it| it.offset),
+            offset: operation.and_then(|it| it.offset),
             length: operation.map(|it| it.length),
-            by: done.map(|it| &*it.by),
+            queued,
+            goes_on: operation.is_some_and(|it| it.goes_on),
+            called: operation.is_some_and(|it| it.called),
+            at_once: operation.is_some_and(|it| it.at_once),
+            carried: what
+                .carried
+                .as_ref()
+                .map(|all| all.iter().map(CarriedObject::of).collect()),
+            by: (done || !what.by.is_empty()).then_some(&*what.by),
             code: what.signal.map(|it| it.code_name()),
             band: what.signal.map(|it| it.band_names()),
         }
     }
 }
 
+impl<'a> CarriedObject<'a> {
+    fn of(carried: &'a Carried) -> Self {
+        let (call, fd, peer) = (carried.name(), carried.fd, carried.peer);
+        CarriedObject { call, fd, peer }
+    }
+}
+
 fn is_none(fd: &Fd) -> bool {
     *fd < 0
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 fn line(object: &impl Serialize, out: &mut Vec<u8>) {

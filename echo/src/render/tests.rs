@@ -610,3 +610,167 @@ fn text_stays_within_its_width_and_explains_once() {
         assert!(text.contains("listener, stop, client 1"), "{text}");
     }
 }
+
+impl Story {
+    fn submit(&mut self, operation: &str, fd: Fd, bytes: u32) {
+        self.queued(Verb::Submit, operation, fd, |it| it.asked = bytes);
+    }
+
+    fn complete(&mut self, operation: &str, fd: Fd, result: i64) {
+        self.queued(Verb::Complete, operation, fd, |it| it.ret = result);
+    }
+
+    fn queued(
+        &mut self,
+        verb: Verb,
+        operation: &str,
+        fd: Fd,
+        with: impl FnOnce(&mut Event),
+    ) {
+        let mut event = self.event(Kind::After, verb, MAIN, operation);
+        (event.fd, event.offset, event.t1) = (fd, Event::QUEUED, event.t0);
+        with(&mut event);
+        self.recorder.add(&event);
+    }
+
+    fn enter(&mut self, asked: u32, ret: i64) {
+        let mut wait =
+            self.event(Kind::After, Verb::Wait, MAIN, "io_uring_enter");
+        (wait.asked, wait.ret) = (asked, ret);
+        self.recorder.add(&wait);
+    }
+}
+
+/// A client comes, says something, is answered, and goes.
+fn by_queues(story: &mut Story) {
+    story.submit("accept", 3, 0);
+    story.enter(1, 1);
+    story.queued(Verb::Complete, "accept", 3, |it| {
+        (it.ret, it.scanned) = (7, 1);
+    });
+    story.submit("recv", 7, 100);
+    story.submit("cancel", 7, 0);
+    // The kernel takes a part of them only.
+    story.enter(2, 1);
+    story.complete("recv", 7, 64);
+    story.submit("send", 7, 64);
+    story.enter(2, 2);
+    story.complete("send", 7, 60);
+    story.close(MAIN, 7);
+    story.complete("cancel", 7, -2);
+    story.enter(0, -62);
+    story.recorder.end();
+}
+
+#[test]
+fn what_goes_by_queues_is_no_call_and_says_how_long_it_took() {
+    let mut story = Story::json(ALL);
+    by_queues(&mut story);
+    let objects = story.objects();
+    let (submitted, entered, accepted) =
+        (&objects[1], &objects[2], &objects[3]);
+    assert_eq!(
+        *submitted,
+        json!({"t0_ns": 3000, "t1_ns": 3000, "pid": 10, "tid": 10,
+            "verb": "submit", "call": "accept", "fd": 3, "peer": "listener",
+            "length": 0, "queued": true, "cpu_ns": 300})
+    );
+    let carried = json!([{"call": "accept", "fd": 3, "peer": "listener"}]);
+    assert_eq!(entered["carried"], carried);
+    assert_eq!((&entered["asked"], entered.get("by")), (&json!(1), None));
+    assert_eq!(accepted["taken"], "client 1");
+    assert_eq!(accepted["in_flight_ns"], 2000);
+    assert_eq!(accepted["goes_on"], true);
+    // What was not taken goes with the next call.
+    let names = |at: usize| {
+        let all = objects[at]["carried"].as_array().unwrap();
+        all.iter().map(|it| it["call"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(names(6), ["recv"]);
+    assert_eq!(names(9), ["cancel", "send"]);
+    assert_eq!(objects[7]["length"], 100);
+    // Its descriptor is nobody's by then, and it was for client 1.
+    let last = &objects[12];
+    assert_eq!(
+        (&last["call"], &last["errno"]),
+        (&json!("cancel"), &json!("ENOENT"))
+    );
+    assert_eq!(last["peer"], "client 1");
+    // Four calls of io_uring_enter and a close; the bytes were moved.
+    let total = &objects[14]["summary"]["total"];
+    assert_eq!((&total["calls"], &total["bytes"]), (&json!(5), &json!(124)));
+    assert_eq!(total["wasted"], 0);
+
+    let mut story = Story::text(100);
+    by_queues(&mut story);
+    let text = story.written();
+    for line in [
+        "submit    accept       3 listener",
+        "wait      io_uring_enter 1 submitted: accept listener   ",
+        "accept       3 listener    -> 7 client 1, in flight 2.00 µs, goes on",
+        "submit    recv         7 client 1    up to 100 bytes",
+        "recv         7 client 1    64 bytes, in flight 3.00 µs\n",
+        "2 submitted: cancel client 1, send client 1   ",
+        "60 bytes, short, in flight 2.00 µs\n",
+        "cancel       7 client 1    ENOENT, in flight ",
+        "nothing submitted; time over",
+    ] {
+        assert!(text.contains(line), "no '{line}' in {text}");
+    }
+}
+
+#[test]
+fn the_thread_that_takes_submissions_is_named() {
+    let mut story = Story::json(ALL);
+    let mut setup = story.event(Kind::After, Verb::Ask, MAIN, "io_uring_setup");
+    (setup.ret, setup.ready_count, setup.ready[0]) = (5, 1, 77);
+    story.recorder.add(&setup);
+    by_queues(&mut story);
+    let objects = story.objects();
+    for object in &objects[1..objects.len() - 1] {
+        let known = object["verb"] == "complete"
+            || ["io_uring_setup", "io_uring_enter"]
+                .iter()
+                .any(|call| object["call"] == *call);
+        let by = known.then(|| json!([77]));
+        assert_eq!(object.get("by"), by.as_ref(), "{object}");
+        assert_eq!(object.get("carried"), None, "nobody knows: {object}");
+    }
+}
+
+#[test]
+fn what_the_server_called_itself_counts_once() {
+    let mut story = Story::json(ALL);
+    story.submit("accept", 3, 0);
+    story.accept(MAIN, 7);
+    story.complete("accept", 3, 7);
+    story.submit("recv", 7, 100);
+    story.recv(MAIN, 7);
+    story.complete("recv", 7, 64);
+    story.recorder.end();
+    let objects = story.objects();
+    assert_eq!(objects[3]["taken"], "client 1");
+    assert_eq!(objects[6]["called"], true);
+    assert_eq!(objects[6]["peer"], "client 1");
+    let total = &objects[7]["summary"]["total"];
+    assert_eq!((&total["calls"], &total["bytes"]), (&json!(2), &json!(64)));
+}
+
+#[test]
+fn rounds_by_queues_fold_although_no_two_take_as_long() {
+    let mut story = Story::json(FOLDED);
+    story.submit("accept", 3, 0);
+    story.enter(1, 1);
+    story.complete("accept", 3, 7);
+    for round in 0..10 {
+        story.submit("recv", 7, 100);
+        story.time += 1_000 * round;
+        story.enter(1, 1);
+        story.complete("recv", 7, 64);
+    }
+    story.recorder.end();
+    let objects = story.objects();
+    let rounds = &objects[objects.len() - 2];
+    assert_eq!((&rounds["repeat"], &rounds["calls"]), (&json!(8), &json!(3)));
+    assert_eq!(rounds["round"][2]["ret"], 64);
+}

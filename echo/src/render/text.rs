@@ -4,7 +4,7 @@ use std::io::Write;
 use comfy_table::{CellAlignment, Table, TableStyle};
 
 use super::assembly::Sleep;
-use super::call::{Call, Found, Operation, Peer, What};
+use super::call::{Call, Carried, Found, Operation, Peer, What};
 use super::explain::{self, explain_call};
 use super::form::{Form, Rounds, Start};
 use super::totals::{Row, Totals};
@@ -149,7 +149,11 @@ impl Text {
             };
         }
         if let Some(operation) = &what.operation {
-            return format!("{about:<13} {}", done(what, operation));
+            let done = match operation.queued {
+                false => done(what, operation),
+                true => queued(call, operation),
+            };
+            return format!("{about:<13} {done}");
         }
         let result = match (what.errno_name(), what.taken) {
             (Some(errno), _) => errno,
@@ -214,6 +218,10 @@ impl Form for Text {
                     names => below = names,
                 }
             }
+            None if what.enters() => {
+                let used = text.chars().count() - hidden;
+                text += &entered(what, room.saturating_sub(used));
+            }
             None if what.verb == Verb::Wait => {
                 text += &wait_without(what);
             }
@@ -221,6 +229,7 @@ impl Form for Text {
         }
         let took = match what.verb {
             Verb::Signal => String::new(),
+            _ if what.is_queued() => String::new(),
             _ => duration(call.took()),
         };
         self.line(text.trim_end(), hidden, &took, out);
@@ -381,6 +390,10 @@ fn returned(what: &What, short: bool) -> String {
             let short = if short { ", short" } else { "" };
             bytes(ret as u64) + short
         }
+        _ if what.name() == "io_uring_setup" => match what.by[..] {
+            [] => format!("-> {ret}"),
+            _ => format!("-> {ret}, taken care of{}", by(&what.by)),
+        },
         _ if what.name() == "fork" && ret == 0 => "in the child".to_owned(),
         _ if what.name() == "fork" => format!("child {ret}"),
         _ if what.name() == "waitpid" && ret == 0 => "none ended".to_owned(),
@@ -392,23 +405,112 @@ fn returned(what: &What, short: bool) -> String {
 
 /// An operation as it is submitted, or what became of it.
 fn done(what: &What, operation: &Operation) -> String {
-    let Operation { offset, length, by } = operation;
-    let at = grouped(*offset);
+    let length = u64::from(operation.length);
+    let at = operation.offset.map(grouped);
+    let at = at.map_or_else(String::new, |at| format!(" at {at}"));
     let result = match what.errno_name() {
-        Some(errno) => format!("{errno}, at {at}"),
+        Some(errno) if at.is_empty() => errno,
+        Some(errno) => format!("{errno},{at}"),
         None if what.verb == Verb::Submit => {
-            return format!("{} at {at}", bytes(u64::from(*length)));
+            return format!("{}{at}", bytes(length));
         }
-        None => format!("{} at {at}", bytes(what.ret as u64)),
+        None if what.end_of_stream() => "end of stream".to_owned(),
+        None => format!("{}{at}", bytes(what.ret as u64)),
     };
-    match by[..] {
-        [] => result,
-        [tid] => format!("{result}, by thread {tid}"),
+    result + &by(&what.by)
+}
+
+/// An operation as it goes into a queue, or as it comes out of one.
+fn queued(call: &Call, operation: &Operation) -> String {
+    let what = &*call.what;
+    let (name, length) = (what.name(), u64::from(operation.length));
+    if what.verb == Verb::Submit {
+        return match (name, length) {
+            ("recv", 0) => "all that comes".to_owned(),
+            (_, 0) => String::new(),
+            ("send", length) => bytes(length),
+            (_, length) => format!("up to {}", bytes(length)),
+        };
+    }
+    let mut result = match (what.errno_name(), what.taken) {
+        (Some(errno), _) => errno,
+        (None, Some(client)) => {
+            format!("-> {}", descriptor(what.ret as Fd, Some(client)))
+        }
+        (None, None) if what.end_of_stream() => "end of stream".to_owned(),
+        (None, None) if name == "cancel" => format!("{} told to end", what.ret),
+        (None, None) if name == "send" && what.ret == 0 => {
+            "its memory is free".to_owned()
+        }
+        (None, None) => bytes(what.ret as u64),
+    };
+    result += if call.short { ", short" } else { "" };
+    if operation.at_once {
+        return result + ", done at once";
+    }
+    if let Some(time) = call.in_flight {
+        result += &format!(", in flight {}", duration(time));
+    }
+    result += if operation.goes_on { ", goes on" } else { "" };
+    result += if operation.called { ", by its calls" } else { "" };
+    result + &by(&what.by)
+}
+
+/// Other threads of which one did it.
+fn by(tids: &[i32]) -> String {
+    match tids {
+        [] => String::new(),
+        [tid] => format!(", by thread {tid}"),
         _ => {
-            let by: Vec<String> = by.iter().map(i32::to_string).collect();
-            format!("{result}, by one of {}", by.join(", "))
+            let by: Vec<String> = tids.iter().map(i32::to_string).collect();
+            format!(", by one of {}", by.join(", "))
         }
     }
+}
+
+/// What went into the kernel with this call, as far as there is room to say.
+fn entered(what: &What, room: usize) -> String {
+    let errno = what.errno_name().map(|errno| match &*errno {
+        "ETIME" => "time over".to_owned(),
+        _ => errno,
+    });
+    let Some(carried) = &what.carried else {
+        let asked = grouped(u64::from(what.asked));
+        let by: Vec<String> = what.by.iter().map(i32::to_string).collect();
+        let left = format!("{asked} left to thread {}", by.join(", "));
+        return errno.map_or(left.clone(), |errno| format!("{left}; {errno}"));
+    };
+    let text = match carried.len() {
+        0 => "nothing submitted".to_owned(),
+        n => format!("{} submitted: ", grouped(n as u64)),
+    };
+    let errno = errno.map_or_else(String::new, |errno| format!("; {errno}"));
+    let room = room.saturating_sub(text.len() + errno.len());
+    text + &all_carried(carried, room) + &errno
+}
+
+/// As many as there is room for; at least how many there are more.
+fn all_carried(carried: &[Carried], room: usize) -> String {
+    let mut text = String::new();
+    for (at, it) in carried.iter().enumerate() {
+        let whom = match it.peer {
+            Some(peer) => peer.to_string(),
+            None => it.fd.to_string(),
+        };
+        let comma = if at == 0 { "" } else { ", " };
+        let next = format!("{text}{comma}{} {whom}", it.name());
+        let left = carried.len() - at - 1;
+        let more =
+            if left == 0 { 0 } else { format!(" and {left} more").len() };
+        if next.len() + more > room {
+            return match at {
+                0 => format!("{} and {left} more", it.name()),
+                _ => format!("{text} and {} more", left + 1),
+            };
+        }
+        text = next;
+    }
+    text
 }
 
 fn bytes(n: u64) -> String {

@@ -17,6 +17,8 @@ struct Sum {
     wasted: u64,
     bytes: u64,
     took: u64,
+    /// It goes by queues, and no call is made for it.
+    queued: bool,
 }
 
 /// One row of the table at the end.
@@ -46,6 +48,7 @@ impl Totals {
                 wasted: 0,
                 bytes: 0,
                 took: 0,
+                queued: call.what.is_queued(),
             });
             self.sums.len() - 1
         });
@@ -85,12 +88,14 @@ impl Totals {
         rows
     }
 
-    /// All calls in one row; a signal is none.
+    /// All calls in one row; neither a signal is one, nor an operation that
+    /// goes by queues, but its bytes were moved.
     pub fn total(&self) -> Row {
         let mut total = Row::default();
-        let calls = self.rows().into_iter();
-        for (_, _, row) in calls.filter(|row| row.0 != Verb::Signal) {
-            total.calls += row.calls;
+        let calls = self.sums.iter().filter(|it| it.verb != Verb::Signal);
+        for sum in calls {
+            let row = self.row(sum);
+            total.calls += if sum.queued { 0 } else { row.calls };
             total.wasted += row.wasted;
             total.bytes += row.bytes;
             total.slept += row.slept;

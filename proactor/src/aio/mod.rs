@@ -77,7 +77,7 @@ impl Connection {
     /// A socket knows no places. glibc calls pread64 and pwrite64 first, which
     /// fail there (ESPIPE), and then read and write.
     fn region(&self) -> Region {
-        Region { offset: 0, length: self.length }
+        Region::of_socket(self.length)
     }
 }
 
@@ -208,7 +208,7 @@ impl<W: Watch> Processor for Aio<W> {
         self.watch.ask("shutdown", client, finish).ok();
     }
 
-    fn owed_nothing(&self) -> Vec<Fd> {
+    fn owed_nothing(&mut self) -> Vec<Fd> {
         let connections = self.connections.iter();
         let idle = connections.filter(|(_, it)| it.call == READ);
         idle.map(|(fd, _)| fd).collect()

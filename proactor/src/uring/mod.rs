@@ -128,10 +128,6 @@ impl Setup {
             builder.setup_sqpoll(idle.as_millis() as u32);
         } else if self.deferred && self.buffers > 0 {
             builder.setup_single_issuer().setup_defer_taskrun();
-            // What has come in is looked at by those calls that say so. The
-            // flag tells when there is something, lest it wait for as long as
-            // no call has to sleep.
-            builder.setup_taskrun_flag();
         }
         builder
     }

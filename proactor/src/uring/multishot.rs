@@ -25,6 +25,8 @@ pub struct Multishot<Q, W> {
     most: usize,
     /// Whether the kernel itself ends a recv after so much.
     limits: bool,
+    /// Nothing is kept from now on.
+    stopping: bool,
     /// A send that is over as soon as it is submitted has work behind it.
     urgent: bool,
     /// Clients for whom something may be done without a completion.
@@ -75,6 +77,7 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
             stop,
             most,
             limits: true,
+            stopping: false,
             urgent: false,
             due: VecDeque::with_capacity(256),
             starved: VecDeque::with_capacity(256),
@@ -130,6 +133,9 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
     /// client that is owed enough is not received from.
     fn keep(&mut self, fd: Fd, bytes: &Bytes) {
         let Some(it) = self.connections.get_mut(fd) else { return };
+        if self.stopping {
+            return;
+        }
         if it.backlog.capacity() == 0 {
             it.backlog = self.spare.pop().unwrap_or_default();
             it.backlog.clear();
@@ -162,6 +168,11 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
             self.arm(fd);
             let length = backlog.len();
             let bytes = Bytes::new(Memory::Own(backlog), length);
+            if self.stopping {
+                // It came before the stop, and would be dropped now.
+                self.send(fd, bytes);
+                return None;
+            }
             return Some(Done::Received(fd, Ok(bytes)));
         }
         if let Some(end) = it.ended {
@@ -296,11 +307,17 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
     }
 
     fn finish(&mut self, client: Fd) {
+        let Some(it) = self.connections.get_mut(client) else { return };
+        if !it.backlog.is_empty() {
+            // That is sent first, and then this is asked for again.
+            return;
+        }
         let finish = || shutdown(client, Shutdown::Write);
         self.watch.ask("shutdown", client, finish).ok();
     }
 
-    fn owed_nothing(&self) -> Vec<Fd> {
+    fn owed_nothing(&mut self) -> Vec<Fd> {
+        self.stopping = true;
         let connections = self.connections.iter();
         let idle = connections.filter(|(_, it)| !it.sending);
         idle.map(|(fd, _)| fd).collect()

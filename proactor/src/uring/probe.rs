@@ -1,5 +1,7 @@
 //! What of io_uring there is: kernels differ, and many a host forbids it.
 
+use std::os::fd::AsRawFd;
+
 use anyhow::{Result, bail};
 use echo::Watch;
 use io_uring::{IoUring, Probe, opcode};
@@ -42,7 +44,8 @@ impl Offers {
             Err(err) => bail!("io_uring_setup: {}; {INSTEAD}", err.desc()),
         };
         let mut probe = Probe::new();
-        let known = watch.ask("io_uring_register", -1, || {
+        let fd = plain.as_raw_fd();
+        let known = watch.ask("io_uring_register", fd, || {
             plain.submitter().register_probe(&mut probe).map_err(errno)
         });
         // Cancelling by descriptor and waiting for it came with SendZc: 6.0.
@@ -107,8 +110,8 @@ fn trial<W: Watch>(
 ) -> nix::Result<IoUring> {
     let mut ring = None;
     watch.ask("io_uring_setup", -1, || {
-        ring = Some(builder.build(2).map_err(errno)?);
-        Ok(())
+        let new = ring.insert(builder.build(2).map_err(errno)?);
+        Ok(new.as_raw_fd())
     })?;
     Ok(ring.expect("it was made"))
 }

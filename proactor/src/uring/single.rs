@@ -84,7 +84,7 @@ impl<Q: Queues, W: Watch> Processor for Single<Q, W> {
         self.watch.ask("shutdown", client, finish).ok();
     }
 
-    fn owed_nothing(&self) -> Vec<Fd> {
+    fn owed_nothing(&mut self) -> Vec<Fd> {
         let connections = self.connections.iter();
         connections.filter(|(_, it)| !it.owed).map(|(fd, _)| fd).collect()
     }

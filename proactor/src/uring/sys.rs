@@ -15,7 +15,7 @@ use echo::{Fd, Timeout, Watch, tally};
 use io_uring::types::{
     self, BufRingEntry, CancelBuilder, SubmitArgs, Timespec,
 };
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 
@@ -237,7 +237,7 @@ impl<W: Watch> Ring<W> {
             let same = |it: &mut Lent| it.silent == Some(number);
             if let Some(Lent { bytes, .. }) = lent.take_if(same) {
                 let n = bytes.len();
-                self.watch.completed(Kind::SendNow.name(), fd, n as i32);
+                self.watch.done_at_once(Kind::SendNow.name(), fd, n as i32);
                 return Some(Completion::Sent(fd, Ok(n), bytes));
             }
         }
@@ -414,7 +414,18 @@ impl<W: Watch> Queues for Ring<W> {
             args = args.timespec(limit);
         }
         let submitter = self.ring.submitter();
-        let wait = || submitter.submit_with_args(want, &args).map_err(errno);
+        // Also a call that does not sleep is to look at what has come in: with
+        // deferred task work nobody else does.
+        let flags = (EnterFlags::GETEVENTS | EnterFlags::EXT_ARG).bits();
+        let enter = || match self.setup.sqpoll {
+            Some(_) => submitter.submit_with_args(want, &args),
+            // SAFETY: so many entries are in the queue, and the arguments are
+            // those that the flag speaks of.
+            None => unsafe {
+                submitter.enter(queued as u32, want as u32, flags, Some(&args))
+            },
+        };
+        let wait = || enter().map_err(errno);
         let result = self.watch.wait("io_uring_enter", queued, wait);
         self.take_completions();
         match result {
@@ -441,6 +452,12 @@ impl<W: Watch> Queues for Ring<W> {
                 (entry.user_data() as Fd, Kind::of(entry.user_data()));
             let (flags, mut raw) = (entry.flags(), entry.result());
             let more = cqueue::more(flags);
+            // Of a send without a copy it only says that its bytes are free.
+            let told = if cqueue::notif(flags) { 0 } else { raw };
+            match more {
+                true => self.watch.goes_on(kind.name(), fd, told),
+                false => self.watch.completed(kind.name(), fd, told),
+            }
             if !more && kind != Kind::SendNow {
                 self.in_flight -= 1;
             }
@@ -457,7 +474,6 @@ impl<W: Watch> Queues for Ring<W> {
                 }
                 raw = lent.sent;
             }
-            self.watch.completed(kind.name(), fd, raw);
             let result = Errno::result(raw).map(|n| n as usize);
             let result = match raw {
                 0.. => result,

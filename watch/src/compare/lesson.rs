@@ -1,6 +1,8 @@
 //! One sentence on each row: what to see in it. Every number in it was
 //! measured in this run, and what it claims is checked against them first.
 
+use std::collections::BTreeMap;
+
 use bench::models::PerClient;
 
 use super::measure::Row;
@@ -32,6 +34,12 @@ impl Lesson {
 pub fn lesson(row: &Row) -> Lesson {
     let limits = &row.model.limits;
     match row.model.name {
+        "proactor-emulated" => emulates(row),
+        "proactor-aio" => by_helpers(row),
+        "proactor-multishot" => one_for_all(row),
+        "proactor-sqpoll" => by_the_kernels_thread(row),
+        "proactor-zero-copy" => completes_twice(row),
+        name if name.starts_with("proactor") => completes(row),
         _ if limits.clients == Some(1) => waits_for_others(row),
         _ if limits.per_client == PerClient::Process => own_process(row),
         _ if limits.per_client == PerClient::Thread => own_thread(row),
@@ -388,6 +396,132 @@ fn many_workers(row: &Row) -> Lesson {
         format!(
             "{before} processes became {with}; client 1 was answered in \
              {first} ms"
+        ),
+    )
+}
+
+/// How many of these were submitted, or completed, for a message.
+fn of(sums: &BTreeMap<String, f64>, name: &str) -> f64 {
+    sums.get(name).copied().unwrap_or(0.0)
+}
+
+/// Whether nothing was called for a message but io_uring_enter.
+fn only_enters(row: &Row) -> bool {
+    let calls = &row.calls.per_message;
+    calls.keys().all(|name| name == "io_uring_enter")
+}
+
+/// What was called and submitted for a message.
+fn submissions(row: &Row) -> String {
+    let calls = &row.calls;
+    let sum = calls.submitted.values().fold(0.0, |sum, it| sum + it);
+    let names: Vec<String> = calls
+        .per_message
+        .iter()
+        .map(|(name, times)| format!("{} {name}", decimal(*times)))
+        .collect();
+    let all = match names.is_empty() {
+        true => "no calls".to_owned(),
+        false => names.join(", "),
+    };
+    format!("a message took {all} and {} submissions", decimal(sum))
+}
+
+fn completes(row: &Row) -> Lesson {
+    let said = submissions(row);
+    let (put, got) = (&row.calls.submitted, &row.calls.completed);
+    let each = ["recv", "send"].iter().all(|name| {
+        of(put, name) > 0.9 && (of(put, name) - of(got, name)).abs() < 0.1
+    });
+    Lesson::of(
+        each && only_enters(row),
+        format!(
+            "{said}: a recv and a send, and neither was called; by the time \
+             that they completed, the kernel had copied the bytes"
+        ),
+        said,
+    )
+}
+
+fn one_for_all(row: &Row) -> Lesson {
+    let said = submissions(row);
+    let (put, got) = (&row.calls.submitted, &row.calls.completed);
+    Lesson::of(
+        of(put, "recv") < 0.1 && of(got, "recv") > 0.9 && only_enters(row),
+        format!(
+            "{said}: no recv is among these, for one was submitted when \
+             client 1 came, and completed with each of its messages"
+        ),
+        said,
+    )
+}
+
+fn by_the_kernels_thread(row: &Row) -> Lesson {
+    let said = submissions(row);
+    let workers = plural(row.calls.workers, "thread", "threads");
+    Lesson::of(
+        of(&row.calls.submitted, "send") > 0.9
+            && row.calls.workers == 1
+            && only_enters(row),
+        format!(
+            "{said}, which a thread of the kernel's took out of memory: the \
+             server calls only to sleep, or to wake that thread"
+        ),
+        format!("{said}, taken by {workers} of the kernel's"),
+    )
+}
+
+fn completes_twice(row: &Row) -> Lesson {
+    let said = submissions(row);
+    let calls = &row.calls;
+    let sends = of(&calls.submitted, "send");
+    let results = of(&calls.completed, "send");
+    let shown = decimal(results);
+    Lesson::of(
+        sends > 0.9 && results > 1.9 * sends && only_enters(row),
+        format!(
+            "{said}, and {shown} completions of a send: one says how much was \
+             sent, and the other that its memory is the server's again"
+        ),
+        format!("{said}, and {shown} completions of a send"),
+    )
+}
+
+fn emulates(row: &Row) -> Lesson {
+    let said = submissions(row);
+    let calls = &row.calls;
+    let each = ["recv", "send"].iter().all(|name| {
+        of(&calls.per_message, name) > 0.9 && of(&calls.submitted, name) > 0.9
+    });
+    Lesson::of(
+        each,
+        format!(
+            "{said}: the same completions, but each of them stands for a call \
+             that the server made itself once epoll said that it would not \
+             wait"
+        ),
+        said,
+    )
+}
+
+fn by_helpers(row: &Row) -> Lesson {
+    let workers = plural(row.calls.workers, "thread", "threads");
+    let calls = &row.calls.per_message;
+    let copies = of(calls, "recv") + of(calls, "send");
+    // Each is seen twice: as it is submitted, and when it is complete.
+    let operations = (of(calls, "aio_read") + of(calls, "aio_write")) / 2.0;
+    let all = decimal(row.calls.all_per_message());
+    let shown = decimal(operations);
+    Lesson::of(
+        operations > 1.9 && row.calls.workers > 0 && copies < 0.1,
+        format!(
+            "{all} calls a message, and {shown} operations on its socket that \
+             {workers} of glibc carried out, each asleep in a read until its \
+             client spoke"
+        ),
+        format!(
+            "{all} calls a message, and {shown} operations by {workers} of \
+             glibc"
         ),
     )
 }

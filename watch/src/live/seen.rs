@@ -27,7 +27,24 @@ pub struct Seen {
     /// that a take cannot sleep either.
     nonblocking: bool,
     last_wait: Option<Wait>,
+    /// What has gone into queues and not come out: by thread, operation and
+    /// descriptor, the oldest first.
+    under_way: Vec<UnderWay>,
     names: Names,
+}
+
+/// An operation that somebody else does meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnderWay {
+    /// Who asked for it.
+    tid: i32,
+    pid: i32,
+    /// What it is.
+    pub operation: String,
+    /// On which descriptor.
+    pub fd: i32,
+    /// Whom that stands for.
+    pub peer: Option<Peer>,
 }
 
 /// How a process learns who is ready.
@@ -37,6 +54,8 @@ enum Way {
     Waits,
     /// The kernel sends it a signal for whatever happens.
     Signals,
+    /// It is told what is done, and never who is ready.
+    Completes,
 }
 
 /// A thread that has made a call.
@@ -220,6 +239,11 @@ impl Seen {
         self.last_wait.as_ref()
     }
 
+    /// The operations that are under way, the oldest first.
+    pub fn under_way(&self) -> &[UnderWay] {
+        &self.under_way
+    }
+
     /// Drops the processes and threads with these numbers, which are gone
     /// (`Kernel::gone`).
     pub fn forget(&mut self, gone: &[i32]) {
@@ -232,6 +256,7 @@ impl Seen {
         self.descriptors.retain(|(pid, _), _| stays(pid));
         self.left.retain(|(pid, _)| stays(pid));
         self.ways.retain(|pid, _| stays(pid));
+        self.under_way.retain(|it| stays(&it.pid) && stays(&it.tid));
     }
 
     fn start(&mut self, start: &Start) {
@@ -257,7 +282,7 @@ impl Seen {
         let since = line.t1_ns;
         let thread = self.thread(line.pid, line.tid, since);
         // A signal that is caught may come in the midst of a call.
-        if !line.calls().iter().all(Call::is_signal) {
+        if line.calls().iter().any(Call::is_call) {
             thread.doing = Doing::Running { since };
         }
         let thread = thread.clone();
@@ -269,6 +294,7 @@ impl Seen {
             self.counters.add(call, line.times(), woke);
             self.way(line.pid, call);
             self.note_wait(line, call);
+            self.note_operation(line, call);
             self.change(line, call);
         }
         let known = |fd| self.descriptors.get(&(line.pid, fd));
@@ -339,7 +365,7 @@ impl Seen {
         let key = (pid, call.fd.unwrap_or(-1));
         match &*call.name {
             _ if done < 0 => {}
-            _ if call.verb == "take" => {
+            _ if call.brings() => {
                 self.open(pid, done as i32, call.taken.clone());
             }
             "fork" if done > 0 => self.inherit(pid, done as i32),
@@ -375,6 +401,7 @@ impl Seen {
         let way = match &*call.name {
             "sigtimedwait" | "ppoll" => Way::Signals,
             "epoll_wait" | "epoll_ctl" | "poll" | "select" => Way::Waits,
+            "io_uring_enter" => Way::Completes,
             _ => return,
         };
         // A poll that looks at all after an overflow is no way of its own.
@@ -387,6 +414,7 @@ impl Seen {
             Some(Way::Waits) if of.owed > 0 => Wants::Out,
             Some(Way::Waits) => Wants::In,
             Some(Way::Signals) => Wants::Both,
+            Some(Way::Completes) => Wants::Nothing,
             None => {
                 let mut own = self.threads.iter().filter(|it| it.pid == of.pid);
                 let call = own.find_map(|it| it.doing.call_about(of.fd));
@@ -398,6 +426,26 @@ impl Seen {
                     None => Wants::Nothing,
                 }
             }
+        }
+    }
+
+    /// Rounds that repeat leave as much under way as there was.
+    fn note_operation(&mut self, line: &Line, call: &Call) {
+        if !call.is_queued() || line.are_rounds() {
+            return;
+        }
+        let it = UnderWay {
+            tid: line.tid,
+            pid: line.pid,
+            operation: call.name.clone(),
+            fd: call.fd.unwrap_or(-1),
+            peer: call.peer.clone(),
+        };
+        if call.verb == "submit" {
+            self.under_way.push(it);
+        } else if !call.goes_on {
+            let place = self.under_way.iter().position(|begun| *begun == it);
+            place.map(|place| self.under_way.remove(place));
         }
     }
 
@@ -428,11 +476,14 @@ impl Counters {
             self.signals += times;
             return;
         }
+        self.bytes_in += times * call.brought();
+        self.bytes_out += times * call.took_out();
+        if call.is_queued() {
+            return;
+        }
         self.calls += times;
         self.wasted += if call.wasted() { times } else { 0 };
         self.wake_ups += if woke { times } else { 0 };
-        self.bytes_in += times * call.brought();
-        self.bytes_out += times * call.took_out();
     }
 }
 

@@ -168,6 +168,7 @@ impl<'a> Outcome<'a> {
             Some(errno) => errno,
             None if self.call.ends_stream() => explain::END_OF_STREAM,
             None if self.short => explain::SHORT_SEND,
+            None if self.call.goes_on => explain::GOES_ON,
             None if none_ready && self.call.asked > Some(0) => {
                 explain::TIMED_OUT
             }
@@ -213,6 +214,7 @@ impl<'a> Outcome<'a> {
 
 fn about(call: &Call, names: &Names) -> String {
     let whom = match (call.fd, call.asked) {
+        (_, Some(asked)) if call.enters() => format!("{asked} submitted"),
         (Some(fd), _) => names.descriptor(fd, call.peer.as_ref()),
         (None, Some(asked)) if asked > 0 => format!("{asked} asked"),
         (None, _) => String::new(),
@@ -220,6 +222,9 @@ fn about(call: &Call, names: &Names) -> String {
     match (call.length, call.offset) {
         (Some(length), Some(at)) => {
             format!("{whom}, {} at {at}", bytes(length as i64))
+        }
+        (Some(length @ 1..), None) if call.verb == "submit" => {
+            format!("{whom}, {}", bytes(length as i64))
         }
         _ => whom,
     }
@@ -235,7 +240,12 @@ fn result(call: &Call, names: &Names) -> String {
     match (&*call.verb, &*call.name) {
         (_, "Condvar::wait") => "no more clients".to_owned(),
         ("submit", _) => "submitted".to_owned(),
-        ("complete", _) => bytes(ret) + &by(&call.by),
+        ("complete", _) if call.ends_stream() => {
+            explain::END_OF_STREAM.to_owned()
+        }
+        ("complete", "cancel") => format!("{ret} told to end"),
+        ("complete", _) => bytes(ret) + on(call) + &by(&call.by),
+        (_, "io_uring_enter") => took(call, names),
         _ if call.ends_stream() => explain::END_OF_STREAM.to_owned(),
         ("copy" | "wait+copy", _) => bytes(ret),
         (_, "fork") if ret == 0 => "in the child".to_owned(),
@@ -248,6 +258,25 @@ fn result(call: &Call, names: &Names) -> String {
         _ if ret == 0 => "ok".to_owned(),
         _ => ret.to_string(),
     }
+}
+
+/// Which operations went into the kernel with a call.
+fn took(call: &Call, names: &Names) -> String {
+    let each = call.carried.iter().take(NAMED).map(|it| {
+        let whom = it.peer.as_ref().map(|peer| names.of(peer));
+        format!("{} {}", it.call, whom.unwrap_or_default()).trim().to_owned()
+    });
+    let each: Vec<String> = each.collect();
+    let more = if call.carried.len() > NAMED { ", …" } else { "" };
+    match (each.is_empty(), call.by.is_empty()) {
+        (true, true) => "woken".to_owned(),
+        (true, false) => format!("woken{}", by(&call.by)),
+        _ => format!("took {}{more}", each.join(", ")),
+    }
+}
+
+fn on(call: &Call) -> &'static str {
+    if call.goes_on { ", goes on" } else { "" }
 }
 
 fn bytes(count: i64) -> String {

@@ -25,6 +25,11 @@ pub struct Calls {
     pub per_message: BTreeMap<String, f64>,
     /// As many of these as met EAGAIN.
     pub wasted_per_message: f64,
+    /// The operations that went into a queue for each of its messages, by
+    /// name; they are no calls.
+    pub submitted: BTreeMap<String, f64>,
+    /// The results that came out of one.
+    pub completed: BTreeMap<String, f64>,
     /// The signals that came for each of its messages.
     pub signals_per_message: f64,
     /// How many other threads did something that the server only asked for.
@@ -112,7 +117,7 @@ pub fn read(
     let counted =
         counted.context("the record has no summary: it is cut short")?;
     let calls_of = |line: &Line| {
-        line.calls().iter().filter(|call| !call.is_signal()).count() as u64
+        line.calls().iter().filter(|call| call.is_call()).count() as u64
     };
     let sum: u64 = lines.iter().map(|line| line.times() * calls_of(line)).sum();
     ensure!(
@@ -127,7 +132,7 @@ pub fn read(
     for line in &lines {
         let times = line.times_in(scene);
         let slept = line.slept(may_sleep);
-        for call in line.calls().iter().filter(|call| !call.is_signal()) {
+        for call in line.calls().iter().filter(|call| call.is_call()) {
             made += times;
             wasted += if call.wasted() { times } else { 0.0 };
             wake_ups += if slept && may_sleep(call) { times } else { 0.0 };
@@ -171,6 +176,14 @@ fn look_closely(lines: &[Line], talker: usize, found: &mut Calls) {
                 found.signals_per_message += times;
                 continue;
             }
+            if call.is_queued() {
+                let sums = match call.verb == "submit" {
+                    true => &mut found.submitted,
+                    false => &mut found.completed,
+                };
+                *sums.entry(call.name.clone()).or_default() += times;
+                continue;
+            }
             *found.per_message.entry(call.name.clone()).or_default() += times;
             if call.wasted() {
                 found.wasted_per_message += times;
@@ -188,7 +201,9 @@ fn look_closely(lines: &[Line], talker: usize, found: &mut Calls) {
     // Divided only now, so that whole numbers stay whole.
     found.wasted_per_message /= messages as f64;
     found.signals_per_message /= messages as f64;
-    for times in found.per_message.values_mut() {
+    let sums = [&mut found.submitted, &mut found.completed];
+    let sums = sums.into_iter().chain([&mut found.per_message]);
+    for times in sums.flat_map(BTreeMap::values_mut) {
         *times /= messages as f64;
     }
     found.wait = (waits > 0.0).then(|| Wait {

@@ -58,6 +58,8 @@ pub struct Line {
     pub cpu_ns: u64,
     /// Of rounds: the same before them.
     pub cpu0_ns: Option<u64>,
+    /// Of an operation that came out of a queue: how long it was under way.
+    pub in_flight_ns: Option<u64>,
     /// Of rounds: how many; 0 of a single call.
     pub repeat: u64,
     /// Of rounds: the time within their calls.
@@ -86,8 +88,11 @@ pub struct Call {
     pub errno: Option<String>,
     /// Whom it brought.
     pub taken: Option<Peer>,
-    /// How many descriptors a wait was asked about.
+    /// How many descriptors a wait was asked about; of io_uring_enter, how
+    /// many submissions there were.
     pub asked: Option<u64>,
+    /// The operations that io_uring_enter handed over.
+    pub carried: Vec<Carried>,
     /// The first of those that were ready.
     pub ready: Vec<i32>,
     /// How many were ready.
@@ -100,10 +105,30 @@ pub struct Call {
     pub length: Option<u64>,
     /// Of a complete operation: the threads that may have done it.
     pub by: Vec<i32>,
+    /// It goes into a queue, or comes out of one.
+    pub queued: bool,
+    /// Of an operation that came out of a queue: more will come of it.
+    pub goes_on: bool,
+    /// Of such a one: calls of the server itself did it, which stand before.
+    pub called: bool,
+    /// Of such a one: it was over within the call that handed it over.
+    pub at_once: bool,
     /// Of a signal: why it came.
     pub code: Option<String>,
     /// Of a signal: what is ready.
     pub band: Vec<String>,
+}
+
+/// An operation that was handed over.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Carried {
+    /// What it is.
+    pub call: String,
+    /// The descriptor that it is about.
+    pub fd: i32,
+    /// Whom that stands for.
+    pub peer: Option<Peer>,
 }
 
 /// A call that has not returned for a while.
@@ -240,11 +265,32 @@ impl Call {
         self.verb == "signal"
     }
 
+    /// An operation that goes into a queue, or comes out of one, is no call
+    /// either.
+    pub fn is_queued(&self) -> bool {
+        self.queued
+    }
+
+    /// Whether the server has called something.
+    pub fn is_call(&self) -> bool {
+        !self.is_signal() && !self.is_queued()
+    }
+
+    /// Whether it hands operations over.
+    pub fn enters(&self) -> bool {
+        self.name == "io_uring_enter"
+    }
+
     /// By the rule of the renderer's own final table.
     pub fn wasted(&self) -> bool {
+        if self.is_queued() {
+            return false;
+        }
         match self.errno.as_deref() {
             Some("EAGAIN") => true,
-            Some("EINTR") => self.asked.is_some_and(|asked| asked > 0),
+            Some("EINTR") => {
+                self.enters() || self.asked.is_some_and(|asked| asked > 0)
+            }
             Some(_) => false,
             None if self.name == "ppoll" && self.asked == Some(0) => true,
             None => {
@@ -253,9 +299,15 @@ impl Call {
         }
     }
 
+    /// Whether a client was accepted by it, if it has succeeded.
+    pub fn brings(&self) -> bool {
+        let accepted = self.name == "accept" && !self.called;
+        self.verb == "take" || (self.verb == "complete" && accepted)
+    }
+
     /// How many bytes it brought in from its client.
     pub fn brought(&self) -> u64 {
-        match self.is_copy() && self.name == "recv" {
+        match self.is_copy() && matches!(&*self.name, "recv" | "aio_read") {
             true => self.ret.unwrap_or(0).max(0) as u64,
             false => 0,
         }
@@ -263,7 +315,7 @@ impl Call {
 
     /// How many bytes it took out to its client.
     pub fn took_out(&self) -> u64 {
-        match self.is_copy() && self.name == "send" {
+        match self.is_copy() && matches!(&*self.name, "send" | "aio_write") {
             true => self.ret.unwrap_or(0).max(0) as u64,
             false => 0,
         }
@@ -271,12 +323,17 @@ impl Call {
 
     /// Whether it met the client's FIN.
     pub fn ends_stream(&self) -> bool {
-        let reads = self.name == "recv" || self.name == "read";
+        let reads = matches!(&*self.name, "recv" | "read" | "aio_read");
         self.is_copy() && reads && self.ret == Some(0)
     }
 
     fn is_copy(&self) -> bool {
-        self.verb == "copy" || self.verb == "wait+copy"
+        match &*self.verb {
+            "copy" | "wait+copy" => true,
+            // Of a socket, which has no places.
+            "complete" => self.offset.is_none() && !self.called,
+            _ => false,
+        }
     }
 }
 

@@ -96,6 +96,12 @@ fn expected(model: &str) -> Vec<&'static str> {
         "epoll_et" => phases.push("wasted"),
         _ if model.starts_with("signal_driven") => phases.push("wasted"),
         _ if model.starts_with("aio_file") => phases.push("flight"),
+        "proactor-emulated" => {}
+        "proactor-sqpoll" => {
+            phases.retain(|phase| *phase != "copying");
+            phases.push("flight");
+        }
+        _ if model.starts_with("proactor") => phases.push("flight"),
         _ => {}
     }
     phases

@@ -51,7 +51,7 @@ impl<'a> Cast<'a> {
 
     fn learn(&mut self, pid: i32, made: &Made) {
         let call = &made.call;
-        if let (Some(taken), "take") = (&call.taken, &*call.verb) {
+        if let (Some(taken), true) = (&call.taken, call.brings()) {
             let fd = call.ret.and_then(|fd| i32::try_from(fd).ok());
             self.owns(pid, fd, made.t1, taken.clone());
             self.accepted.insert(taken.clone(), made.t1);

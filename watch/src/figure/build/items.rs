@@ -43,6 +43,8 @@ pub struct Made {
     pub t1: u64,
     /// How long its thread had been on a CPU at its end.
     pub cpu: u64,
+    /// Of an operation that came out of a queue: how long it was under way.
+    pub in_flight: Option<u64>,
     pub call: Call,
 }
 
@@ -112,6 +114,7 @@ fn add(line: &Line, items: &mut Vec<Item>) {
                 t0: line.t0_ns,
                 t1: line.t1_ns,
                 cpu: line.cpu_ns,
+                in_flight: line.in_flight_ns,
                 call: call.clone(),
             }))
         })),
@@ -134,6 +137,7 @@ fn write_out(line: &Line, items: &mut Vec<Item>) {
             t0,
             t1: end.min(t0 + took),
             cpu: part(cpu0, line.cpu_ns, n + 1),
+            in_flight: None,
             call: call.clone(),
         })));
     }

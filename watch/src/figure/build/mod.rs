@@ -5,6 +5,7 @@ mod clients;
 mod items;
 mod lens;
 mod pen;
+mod queues;
 mod server;
 mod tell;
 #[cfg(test)]
@@ -24,6 +25,7 @@ pub fn figure(run: &Run, scene: &Scene) -> Figure {
     let mut lanes = clients::lanes(run, &mut sheet);
     lanes.extend(server::lanes(run, scene, &threads, &cast, &mut sheet));
     lanes.extend(workers::lanes(run, &threads, &cast, &mut sheet));
+    lanes.extend(queues::lanes(&threads, &cast, &mut sheet));
     let lens = lens::around_a_message(&lanes, sheet.span());
     Figure {
         model: run.model.name.to_owned(),

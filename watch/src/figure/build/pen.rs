@@ -39,6 +39,7 @@ impl Pen<'_> {
         for (at, item) in self.thread.items.iter().enumerate() {
             match item {
                 Item::Call(made) if made.call.is_signal() => self.signal(made),
+                Item::Call(made) if made.call.is_queued() => self.queued(made),
                 Item::Call(made) => self.call(made, at),
                 Item::Rounds(rounds) => self.rounds(rounds),
             }
@@ -54,6 +55,16 @@ impl Pen<'_> {
         self.mark(What::Signal, made.t0, text, None);
     }
 
+    /// To write into a queue, or to read out of one, is work of its own.
+    fn queued(&mut self, made: &Made) {
+        let bytes = self.streams.moved(made);
+        if self.sheet.shows(made.t0, made.t1) {
+            let told = told(made, bytes, &[], self.cast, self.sheet);
+            let index = self.sheet.tell(told);
+            self.marks_of(&made.call, made.t0, index);
+        }
+    }
+
     fn mark(&mut self, what: What, at: u64, text: String, call: Option<usize>) {
         if self.sheet.shows(at, at) {
             let at = self.sheet.time(at);
@@ -64,7 +75,9 @@ impl Pen<'_> {
     fn call(&mut self, made: &Made, at: usize) {
         let found = self.found(made, at);
         let sleep = self.sleep((at, made), &found);
-        let bytes = self.streams.moved(made);
+        // Who did an operation has moved its bytes, and not who hears of it.
+        let operation = made.call.verb == "complete";
+        let bytes = self.streams.moved(made).filter(|_| !operation);
         let spent = self.spent(made, sleep.is_some());
         let before = self.last.replace((made.t1, made.cpu));
         if !self.sheet.shows(made.t0, made.t1) {
@@ -81,21 +94,63 @@ impl Pen<'_> {
         let index = self.sheet.tell(told);
         self.marks_of(&made.call, made.t0, index);
         let call = Some(index);
+        let phase = match self.copies(made, at) {
+            true => Phase::Copying,
+            false => phase(&made.call),
+        };
         let Some(happened) = sleep.filter(|_| spent.asleep > 0) else {
-            self.bar(phase(&made.call), (spent.begun, spent.done), call);
+            self.bar(phase, (spent.begun, spent.done), call);
             // Whoever has just been sent something may take the core.
             self.bar(Phase::SetAside, (spent.done, made.t1), call);
             return;
         };
         // What it does on the CPU follows after the sleep.
         let wakes = match &*made.call.verb {
-            "wait" => made.t1,
+            "wait" if phase != Phase::Copying => made.t1,
             _ => made.t0 + spent.asleep,
         };
         let happened = happened.min(wakes);
         self.bar(Phase::Waiting, (made.t0, happened), call);
         self.bar(Phase::WakingUp, (happened, wakes), call);
-        self.bar(phase(&made.call), (wakes, made.t1), call);
+        self.bar(phase, (wakes, made.t1), call);
+    }
+
+    /// What came out of the queue after this call, if it is one that fills it.
+    fn done(&self, made: &Made, at: usize) -> impl Iterator<Item = &Call> {
+        let enters = made.call.enters();
+        let later = self.thread.items[at + 1..].iter().map_while(Item::call);
+        let queued = later.take_while(move |it| enters && it.call.is_queued());
+        queued.map(|it| &it.call).filter(|call| call.verb == "complete")
+    }
+
+    /// Whether bytes were moved while the call was made for operations: by
+    /// this thread, as long as the kernel has no other for it.
+    fn copies(&self, made: &Made, at: usize) -> bool {
+        let moved = |call: &Call| call.brought() + call.took_out() > 0;
+        made.call.by.is_empty() && self.done(made, at).any(moved)
+    }
+
+    /// Whom the call slept for, if it is one that waits for operations. A send
+    /// is mostly done at once, so it is only then waited for if nothing else
+    /// was done.
+    fn awaited(&self, made: &Made, at: usize) -> Vec<(Peer, Wanted)> {
+        let of = |sends: bool| {
+            let done = self.done(made, at);
+            let these = done.filter(move |it| (it.name == "send") == sends);
+            let these = these.filter_map(|it| it.peer.clone());
+            let wanted = |peer: Peer| {
+                let wanted = match sends {
+                    true => Wanted::Room(self.streams.sent_to(&peer)),
+                    false => Wanted::Bytes(self.streams.read_of(&peer)),
+                };
+                (peer, wanted)
+            };
+            these.map(wanted).collect::<Vec<_>>()
+        };
+        match of(false) {
+            others if others.is_empty() => of(true),
+            others => others,
+        }
     }
 
     /// Where the time since the end of the call before was spent.
@@ -143,6 +198,9 @@ impl Pen<'_> {
             {
                 Whom::Anyone(self.streams.read())
             }
+            ("wait", "io_uring_enter", _) => {
+                Whom::These(self.awaited(made, at))
+            }
             ("wait", ..) => {
                 let these = found.iter();
                 let these = these.map(|it| (it.clone(), self.wanted(it, at)));
@@ -175,6 +233,15 @@ impl Pen<'_> {
         let found: Vec<Peer> = call.ready.iter().filter_map(owner).collect();
         if call.verb != "wait" || !found.is_empty() {
             return found;
+        }
+        if call.enters() {
+            let mut peers = Vec::new();
+            for peer in self.done(made, at).filter_map(|it| it.peer.as_ref()) {
+                if !peers.contains(peer) {
+                    peers.push(peer.clone());
+                }
+            }
+            return peers;
         }
         // A handler's signals stand before the wait that they end, those that
         // a wait takes from the queue just after it.

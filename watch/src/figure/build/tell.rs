@@ -8,7 +8,7 @@ use super::Sheet;
 use super::cast::Cast;
 use super::items::Made;
 use crate::figure::data::Told;
-use crate::record::Peer;
+use crate::record::{Call, Peer};
 
 /// How far each client's stream has been read and sent back.
 #[derive(Default)]
@@ -90,8 +90,14 @@ fn result(made: &Made, found: &[Peer], cast: &Cast) -> String {
             Some(names) => format!("{errno}; {names}"),
             None => errno.clone(),
         },
+        (None, _) if call.enters() => entered(call, names, cast),
+        (None, "complete") if call.taken.is_some() => {
+            let taken = call.taken.as_ref().map(|peer| cast.name(peer));
+            taken.unwrap_or_default()
+        }
         (None, "copy" | "wait+copy" | "complete") => match (&*call.name, ret) {
             ("recv", 0) => explain::END_OF_STREAM.to_owned(),
+            ("cancel", _) => format!("{ret} told to end"),
             (_, 1) => "1 byte".to_owned(),
             _ => format!("{ret} bytes"),
         },
@@ -115,6 +121,28 @@ fn result(made: &Made, found: &[Peer], cast: &Cast) -> String {
     }
 }
 
+/// What a call that hands operations over took with it, and for whom
+/// something was done when it returned.
+fn entered(call: &Call, names: Option<String>, cast: &Cast) -> String {
+    const SHOWN: usize = 4;
+    let each = call.carried.iter().take(SHOWN).map(|it| {
+        let whom = it.peer.as_ref().map(|peer| cast.name(peer));
+        format!("{} {}", it.call, whom.unwrap_or_default()).trim().to_owned()
+    });
+    let mut taken = each.collect::<Vec<_>>().join(", ");
+    if let Some(more @ 1..) = call.carried.len().checked_sub(SHOWN) {
+        taken += &format!(" and {more} more");
+    }
+    match (taken.is_empty(), names) {
+        (true, None) => String::new(),
+        (true, Some(names)) => format!("something is done for {names}"),
+        (false, None) => format!("submits {taken}"),
+        (false, Some(names)) => {
+            format!("submits {taken}; something is done for {names}")
+        }
+    }
+}
+
 /// The first of them by name.
 fn names(found: &[Peer], cast: &Cast) -> Option<String> {
     const SHOWN: usize = 4;
@@ -135,6 +163,7 @@ fn why(made: &Made, found: &[Peer]) -> String {
     let result = match call.errno.as_deref() {
         Some(errno) => Some(errno),
         None if name == "recv" && nothing => Some(explain::END_OF_STREAM),
+        None if call.goes_on => Some(explain::GOES_ON),
         None if nothing && call.ready_count == Some(0) => {
             Some(explain::TIMED_OUT)
         }

@@ -206,3 +206,82 @@ fn operations_of_one_thread_are_drawn_one_after_the_other() {
     let bars = lane.bars.iter().map(|it| (it.from / 1000, it.to / 1000));
     assert_eq!(bars.collect::<Vec<_>>(), [(0, 50), (50, 90)]);
 }
+
+/// Something that goes into a queue or comes out of one, at this microsecond.
+fn queued(at: u64, cpu: u64, rest: &str) -> String {
+    call(at, at, cpu, rest)
+}
+
+#[test]
+fn what_the_kernel_does_meanwhile_has_lanes_of_its_own() {
+    let enter = r#""verb":"wait","call":"io_uring_enter","ret":1,"asked":1,
+        "carried":[{"call":"recv","fd":4,"peer":"client 1"}]"#;
+    let accept =
+        r#""call":"accept","fd":3,"peer":"listener","length":0,"queued":true"#;
+    let recv =
+        r#""call":"recv","fd":4,"peer":"client 1","length":0,"queued":true"#;
+    let send =
+        r#""call":"send","fd":4,"peer":"client 1","length":64,"queued":true"#;
+    let submit = |what: &str| format!(r#""verb":"submit",{what}"#);
+    let complete = |what: &str, ret: &str| {
+        format!(r#""verb":"complete",{what},"in_flight_ns":1,{ret}"#)
+    };
+    let lines = [
+        queued(10, 5, &submit(accept)),
+        call(12, 130, 20, enter),
+        queued(
+            131,
+            21,
+            &complete(accept, r#""ret":4,"taken":"client 1","goes_on":true"#),
+        ),
+        queued(132, 22, &submit(recv)),
+        call(133, 550, 73, enter),
+        queued(551, 74, &complete(recv, r#""ret":64,"goes_on":true"#)),
+        queued(552, 75, &submit(send)),
+        call(553, 563, 85, enter),
+        queued(564, 86, &complete(send, r#""ret":64"#)),
+        call(565, 9_900, 91, enter),
+        queued(9_901, 92, &complete(recv, r#""ret":0"#)),
+    ];
+    let lines: Vec<&str> = lines.iter().map(|line| &**line).collect();
+    let figure = drawn("proactor-multishot", &lines);
+    assert_eq!(
+        bars(&figure),
+        [
+            (Phase::Waiting, 12, 100),
+            (Phase::WakingUp, 100, 130),
+            (Phase::Waiting, 133, 500),
+            // It was off the CPU for 367 of 417 µs, and copied at the end.
+            (Phase::Copying, 500, 550),
+            (Phase::Copying, 553, 563),
+            (Phase::Waiting, 565, 9_900),
+        ]
+    );
+    let kernel = figure.lanes.iter().filter(|it| it.who == Who::Kernel);
+    let kernel: Vec<_> = kernel
+        .map(|lane| {
+            let bars = lane.bars.iter();
+            let bars = bars.map(|it| (it.from / 1000, it.to / 1000));
+            (&*lane.name, bars.collect::<Vec<_>>())
+        })
+        .collect();
+    assert_eq!(
+        kernel,
+        [
+            ("kernel: accept", vec![(10, 131)]),
+            // The send lies in front of the recv that goes on.
+            (
+                "kernel: talker",
+                vec![(132, 551), (551, 552), (552, 564), (564, 9_901)]
+            ),
+        ]
+    );
+    let of = |name: &str| {
+        let told = figure.calls.iter().filter(|it| it.bytes.is_some());
+        told.filter(|it| it.call == name).map(|it| it.bytes).next()
+    };
+    assert_eq!(
+        (of("recv"), of("send")),
+        (Some(Some((0, 64))), Some(Some((0, 64))))
+    );
+}

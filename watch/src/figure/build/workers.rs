@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use super::Sheet;
 use super::cast::Cast;
 use super::items::{Made, Thread};
-use super::tell::told;
+use super::queues::in_layers;
+use super::tell::{Streams, told};
 use crate::figure::data::{Bar, Lane, Phase, Who};
 use crate::figure::run::Run;
 
@@ -47,19 +48,27 @@ pub fn lanes(
 /// have done it.
 fn operations(threads: &[Thread], cast: &Cast, sheet: &mut Sheet) -> Vec<Lane> {
     let mut begun = HashMap::new();
+    let mut streams = Streams::default();
     // By the number of the thread, in the order of appearing.
     let mut workers: Vec<(i32, Vec<Bar>)> = Vec::new();
     for made in threads.iter().flat_map(Thread::calls) {
         let call = &made.call;
-        let region = (call.name.clone(), call.offset);
+        if call.is_queued() {
+            continue;
+        }
+        let region = (call.name.clone(), call.offset, call.fd);
         if call.verb == "submit" {
             begun.insert(region, made.t0);
         } else if call.verb == "complete" {
             let time = (begun.remove(&region).unwrap_or(made.t0), made.t0);
+            let bytes = streams.moved(made);
             if !sheet.shows(time.0, time.1) || call.by.is_empty() {
                 continue;
             }
-            let told = told(made, None, &[], cast, sheet);
+            let mut told = told(made, bytes, &[], cast, sheet);
+            if bytes.is_some() {
+                told.from = sheet.time(time.0);
+            }
             let place = Some(sheet.tell(told));
             for tid in &call.by {
                 let known = workers.iter().position(|(it, _)| it == tid);
@@ -78,15 +87,10 @@ fn operations(threads: &[Thread], cast: &Cast, sheet: &mut Sheet) -> Vec<Lane> {
     lanes.collect()
 }
 
-/// None without anything in it. What overlaps begins where the other ends.
-fn lane(name: String, mut bars: Vec<Bar>) -> Option<Lane> {
-    bars.sort_by_key(|bar| (bar.from, bar.to));
-    let mut end = 0;
-    for bar in &mut bars {
-        bar.from = bar.from.max(end);
-        end = bar.to.max(end);
-    }
-    bars.retain(|bar| bar.from < bar.to);
+/// None without anything in it. Who may have done an operation may also have
+/// done another meanwhile.
+fn lane(name: String, bars: Vec<Bar>) -> Option<Lane> {
+    let bars = in_layers(bars);
     Some(Lane {
         who: Who::HelperThread,
         name,

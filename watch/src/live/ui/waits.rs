@@ -107,6 +107,19 @@ fn in_words(pane: &Pane, asked: &InWait) -> String {
                  the list above is the kernel's, and nothing of it goes in."
             )
         }
+        InWait::Other { name } if name == "io_uring_enter" => {
+            let each = pane.seen.under_way().iter().map(|it| {
+                let whom = pane.who(it.peer.as_ref());
+                format!("{} {whom}", it.operation)
+            });
+            let each: Vec<String> = each.collect();
+            format!(
+                "io_uring_enter: it hears of nobody who is ready. {} \
+                 operations are under way: {}.",
+                each.len(),
+                each.join(", ")
+            )
+        }
         InWait::Other { name } => {
             format!("{name}: about no descriptor in particular.")
         }
