@@ -32,6 +32,9 @@ const COUNT_ALLOCATIONS: &str = "COUNT_ALLOCATIONS";
 const RECV: &str = "recvfrom";
 const SEND: &str = "sendto";
 
+/// Hands over submissions, and sleeps.
+const ENTER: &str = "io_uring_enter";
+
 /// The size of a message.
 const MESSAGE: usize = 64;
 
@@ -64,10 +67,18 @@ fn main() -> ExitCode {
         add("busy_connections_share_waits", model, busy_share_waits);
         add("ten_thousand_idle_are_small", model, many_idle_are_small);
     }
+    for name in ["proactor", "proactor-multishot"] {
+        let model = find(name).expect("a row of the table");
+        add("calls_of_one_connection", model, enters_of_one_connection);
+        add("busy_connections_share_enters", model, busy_share_enters);
+    }
     for model in MODELS {
         add("messages_allocate_nothing", model, messages_allocate_nothing);
         if model.limits.per_client == PerClient::Nothing {
             add("idle_clients_own_no_buffer", model, idle_own_no_buffer);
+        }
+        if model.limits.per_client == PerClient::Buffer {
+            add("idle_clients_own_one_buffer", model, idle_own_one_buffer);
         }
     }
     libtest_mimic::run(&args, trials).exit_code()
@@ -178,6 +189,60 @@ fn busy_share_waits(model: &'static Model) -> Result<Option<String>> {
     Ok(None)
 }
 
+/// A ring is entered to hand over what was submitted, and to sleep, in one call:
+/// twice for each message that is received and sent by hand, once for each that
+/// one receive for all brings. Nothing else is called.
+fn enters_of_one_connection(model: &'static Model) -> Result<Option<String>> {
+    if let Some(why) = strace::missing() {
+        return Ok(Some(why));
+    }
+    let messages = 200;
+    let mut tracing = Tracing::start(model, "--watch off")?;
+    let mut client = tracing.server.client(1)?;
+    for _ in 0..messages {
+        client.round_trip(MESSAGE)?;
+        // As above, the server is to be back in its wait.
+        sleep(Duration::from_millis(1));
+    }
+    client.finish()?;
+    let calls = calls_of(&mut tracing)?;
+    let enters = calls.iter().filter(|it| it.call == ENTER).count();
+    let others = calls.len() - enters;
+    println!("{}: {enters} enters for {messages} messages", model.name);
+    let by_one = match model.args {
+        [] => 2,
+        _ => 1,
+    };
+    // A few more for the client and the stop.
+    let expected = by_one * messages..=by_one * messages + 10;
+    ensure!(expected.contains(&enters), "{enters} enters, not {expected:?}");
+    ensure!(others < 30, "{others} other calls: {calls:?}");
+    Ok(None)
+}
+
+/// With 50 connections that all have something to say, a ring is entered once
+/// for many.
+fn busy_share_enters(model: &'static Model) -> Result<Option<String>> {
+    if let Some(why) = strace::missing() {
+        return Ok(Some(why));
+    }
+    let rounds = 40;
+    let mut tracing = Tracing::start(model, "--watch off")?;
+    let mut clients = tracing.server.clients(50)?;
+    for _ in 0..rounds {
+        exchange(&mut clients)?;
+    }
+    let messages = clients.len() * rounds;
+    for client in clients {
+        client.finish()?;
+    }
+    let calls = calls_of(&mut tracing)?;
+    let enters = calls.iter().filter(|it| it.call == ENTER).count();
+    println!("{}: {enters} enters for {messages} messages", model.name);
+    ensure!(enters * 2 < messages, "{enters} enters for {messages} messages");
+    Ok(None)
+}
+
 /// The calls of the server's only thread.
 fn calls_of(tracing: &mut Tracing) -> Result<Vec<Traced>> {
     let threads = tracing.stop()?;
@@ -229,10 +294,16 @@ fn count_if_asked() -> Result<()> {
 
 impl Counted {
     fn start(model: &Model) -> Result<Self> {
+        Self::start_with(model, "")
+    }
+
+    /// The same with `args` after the row's own.
+    fn start_with(model: &Model, args: &str) -> Result<Self> {
         let counts = tempfile::NamedTempFile::new()?;
         counts.as_file().set_len(sys::COUNTS_SIZE as u64)?;
         let line = format!(
-            "{COUNT_ALLOCATIONS}={} exec /proc/{}/exe serve {} --addr {{addr}}",
+            "{COUNT_ALLOCATIONS}={} exec /proc/{}/exe serve {} --addr {{addr}} \
+             {args}",
             counts.path().display(),
             std::process::id(),
             model.name
@@ -305,6 +376,34 @@ fn idle_own_no_buffer(model: &'static Model) -> Result<Option<String>> {
     if model.limits.clients.is_none() {
         ensure!(calls > 0, "a table that never grew was not measured");
     }
+    Ok(None)
+}
+
+/// A thousand idle clients have one buffer each, of which each receive takes
+/// its own along, and besides that a place in a table.
+fn idle_own_one_buffer(model: &'static Model) -> Result<Option<String>> {
+    const CLIENTS: usize = 1000;
+    const BUFFER: u64 = 5000;
+    if let Some(why) = no_room_for(CLIENTS)? {
+        return Ok(Some(why));
+    }
+    let args = format!("--buffer {BUFFER}");
+    let counted = Counted::start_with(model, &args)?;
+    let mut first = counted.server.client(0)?;
+    first.round_trip(MESSAGE)?;
+    let before = counted.allocated()?.live;
+    let mut clients = counted.server.clients(CLIENTS)?;
+    // Clients are taken in their order: behind the last one are all.
+    clients[CLIENTS - 1].round_trip(MESSAGE)?;
+    // They have said something, and have one nevertheless.
+    exchange(&mut clients)?;
+    let bytes = counted.allocated()?.live.saturating_sub(before);
+    let (name, each) = (model.name, bytes / CLIENTS as u64);
+    println!("{name}: {each} bytes for each of {CLIENTS} idle");
+    ensure!(
+        (BUFFER..BUFFER + 400).contains(&each),
+        "{each} bytes for each of {CLIENTS} idle clients"
+    );
     Ok(None)
 }
 
