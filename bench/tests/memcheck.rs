@@ -13,7 +13,7 @@ use libtest_mimic::{Arguments, Trial};
 use nix::sys::signal::Signal;
 
 /// The packages whose memory others write into.
-const SHARED: &[&str] = &["signal_driven", "aio_file"];
+const SHARED: &[&str] = &["signal_driven", "aio_file", "proactor"];
 
 /// How memcheck tells of an access to memory that is not the server's, or of
 /// memory that it lost.
