@@ -16,7 +16,7 @@ pub struct Flags {
 
     /// Buffers that are given to the kernel in advance, of multishot; a power
     /// of two
-    /// [default: 64]
+    /// [default: 256]
     #[arg(long, value_name = "N", value_parser = buffers)]
     pub buffers: Option<u16>,
 
@@ -81,7 +81,7 @@ impl Flags {
     }
 
     pub fn buffers(&self) -> u16 {
-        self.buffers.unwrap_or(64)
+        self.buffers.unwrap_or(256)
     }
 }
 

@@ -44,7 +44,9 @@ impl Accounts {
 
     /// The kernel may fill this one again; its number.
     pub fn give_back(&mut self, Buffer { id }: Buffer) -> u16 {
-        self.with_kernel[usize::from(id)] = true;
+        let with_kernel = &mut self.with_kernel[usize::from(id)];
+        debug_assert!(!*with_kernel, "buffer {id} comes back twice");
+        *with_kernel = true;
         self.free += 1;
         id
     }

@@ -2,6 +2,8 @@
 //! queue and come back by another, in memory that both share: io_uring(7).
 
 pub mod buffers;
+#[cfg(test)]
+mod model;
 mod multishot;
 mod probe;
 mod single;
@@ -49,10 +51,6 @@ pub trait Queues {
     /// The same of a send that does not wait: it may send less, or nothing
     /// (EAGAIN), but is over soon, whether the peer reads or not.
     fn send_now(&mut self, client: Fd, bytes: Bytes);
-
-    /// Whether there are such sends. One without a copy is over only when the
-    /// peer has the bytes.
-    fn sends_now(&self) -> bool;
 
     /// Submits a read.
     fn read(&mut self, fd: Fd, length: usize);
@@ -128,10 +126,6 @@ impl Setup {
             builder.setup_sqpoll(idle.as_millis() as u32);
         } else if self.deferred && self.buffers > 0 {
             builder.setup_single_issuer().setup_defer_taskrun();
-            // What has come in is looked at by those calls that say so. The
-            // flag tells when there is something, lest it wait for as long as
-            // no call has to sleep.
-            builder.setup_taskrun_flag();
         }
         builder
     }

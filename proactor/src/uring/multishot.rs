@@ -17,7 +17,7 @@ use crate::bytes::{Bytes, Memory};
 use crate::processor::{Done, Processor, SIGNAL};
 
 pub struct Multishot<Q, W> {
-    ring: Q,
+    pub(super) ring: Q,
     connections: Connections<Connection>,
     accepting: Fd,
     stop: Fd,
@@ -62,7 +62,7 @@ struct Connection {
 /// How many buffers one recv may fill. The more, the less often a client that
 /// says much is received from anew; and the more is owed to one that does not
 /// read.
-const AT_ONCE: usize = 4;
+pub(super) const AT_ONCE: usize = 4;
 
 /// How much memory is kept for the next backlogs.
 const SPARE: usize = 64;
@@ -286,7 +286,7 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
         let Some(it) = self.connections.get_mut(client) else { return };
         it.sending = true;
         self.urgent |= !it.receiving || !it.backlog.is_empty();
-        if it.slow || !self.ring.sends_now() {
+        if it.slow {
             let bytes = self.own(bytes);
             self.ring.send(client, bytes);
         } else {
@@ -350,6 +350,8 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
                 free -= 1;
             }
         }
+        // Some of those may have nothing to say and need no buffer.
+        self.urgent |= !self.starved.is_empty() && self.ring.free() > 0;
         let timeout = if self.urgent { Timeout::ZERO } else { timeout };
         let entered = self.ring.enter(timeout).context("io_uring_enter")?;
         self.urgent &= !entered;

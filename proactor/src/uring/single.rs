@@ -13,7 +13,7 @@ use crate::bytes::{Bytes, Spare};
 use crate::processor::{Done, Processor, SIGNAL};
 
 pub struct Single<Q, W> {
-    ring: Q,
+    pub(super) ring: Q,
     connections: Connections<Connection>,
     /// The accept that is under way: of this listener; or -1.
     accepting: Fd,

@@ -15,7 +15,7 @@ use echo::{Fd, Timeout, Watch, tally};
 use io_uring::types::{
     self, BufRingEntry, CancelBuilder, SubmitArgs, Timespec,
 };
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::{EnterFlags, IoUring, cqueue, opcode, squeue};
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit};
 
@@ -353,10 +353,6 @@ impl<W: Watch> Queues for Ring<W> {
         unsafe { self.push(Kind::SendNow, client, length, entry) };
     }
 
-    fn sends_now(&self) -> bool {
-        !self.setup.zero_copy
-    }
-
     fn send(&mut self, client: Fd, bytes: Bytes) {
         let length = bytes.len();
         let at = self.lend(client, bytes);
@@ -418,7 +414,18 @@ impl<W: Watch> Queues for Ring<W> {
             args = args.timespec(limit);
         }
         let submitter = self.ring.submitter();
-        let wait = || submitter.submit_with_args(want, &args).map_err(errno);
+        // Also a call that does not sleep is to look at what has come in: with
+        // deferred task work nobody else does.
+        let flags = (EnterFlags::GETEVENTS | EnterFlags::EXT_ARG).bits();
+        let enter = || match self.setup.sqpoll {
+            Some(_) => submitter.submit_with_args(want, &args),
+            // SAFETY: so many entries are in the queue, and the arguments are
+            // those that the flag speaks of.
+            None => unsafe {
+                submitter.enter(queued as u32, want as u32, flags, Some(&args))
+            },
+        };
+        let wait = || enter().map_err(errno);
         let result = self.watch.wait("io_uring_enter", queued, wait);
         self.take_completions();
         match result {
