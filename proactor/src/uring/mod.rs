@@ -8,6 +8,8 @@ mod multishot;
 mod probe;
 mod single;
 mod sys;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 use std::os::fd::OwnedFd;
