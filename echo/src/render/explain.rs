@@ -234,9 +234,9 @@ const CALLS: &[(Verb, &str, &str)] = &[
     (
         Wait,
         "io_uring_enter",
-        "Hands over what is in the submission queue, and sleeps until something \
-         lies in the completion queue: no socket is ready then, but an \
-         operation is done: io_uring_enter(2).",
+        "Hands over what is in the submission queue, and sleeps until \
+         something lies in the completion queue: no socket is ready then, but \
+         an operation is done: io_uring_enter(2).",
     ),
     (
         Ask,
