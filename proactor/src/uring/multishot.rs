@@ -285,6 +285,7 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
     fn send(&mut self, client: Fd, bytes: Bytes) {
         let Some(it) = self.connections.get_mut(client) else { return };
         it.sending = true;
+        self.urgent |= self.stopping;
         self.urgent |= !it.receiving || !it.backlog.is_empty();
         if it.slow {
             let bytes = self.own(bytes);
@@ -318,6 +319,8 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
 
     fn owed_nothing(&mut self) -> Vec<Fd> {
         self.stopping = true;
+        // The others' sends have a FIN behind them from now on.
+        self.urgent = true;
         let connections = self.connections.iter();
         let idle = connections.filter(|(_, it)| !it.sending);
         idle.map(|(fd, _)| fd).collect()
