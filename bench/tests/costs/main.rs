@@ -372,7 +372,8 @@ fn idle_own_no_buffer(model: &'static Model) -> Result<Option<String>> {
     let name = model.name;
     println!("{name}: {calls} allocations, {bytes} bytes for {CLIENTS} idle");
     ensure!(calls <= 40, "{calls} allocations for {CLIENTS} idle clients");
-    let most = 128 * CLIENTS as u64;
+    // A table that has just grown has places for twice as many.
+    let most = 2 * 112 * CLIENTS as u64;
     ensure!(bytes <= most, "{bytes} bytes for {CLIENTS} idle clients");
     if model.limits.clients.is_none() {
         ensure!(calls > 0, "a table that never grew was not measured");
