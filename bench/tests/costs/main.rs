@@ -372,8 +372,7 @@ fn idle_own_no_buffer(model: &'static Model) -> Result<Option<String>> {
     let name = model.name;
     println!("{name}: {calls} allocations, {bytes} bytes for {CLIENTS} idle");
     ensure!(calls <= 40, "{calls} allocations for {CLIENTS} idle clients");
-    // A table that has just grown has places for twice as many.
-    let most = 2 * 112 * CLIENTS as u64;
+    let most = 128 * CLIENTS as u64;
     ensure!(bytes <= most, "{bytes} bytes for {CLIENTS} idle clients");
     if model.limits.clients.is_none() {
         ensure!(calls > 0, "a table that never grew was not measured");

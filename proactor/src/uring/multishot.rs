@@ -41,8 +41,8 @@ struct Connection {
     socket: OwnedFd,
     /// What came while something else was being sent, in memory of its own.
     backlog: Vec<u8>,
-    /// How its receiving has ended: by FIN (0), or by an errno.
-    ended: Option<i32>,
+    /// How its receiving has ended: by FIN, or by an errno.
+    ended: Option<Ended>,
     /// A recv is under way.
     receiving: bool,
     /// Its recv was to end after so many bytes.
@@ -57,6 +57,13 @@ struct Connection {
     starved: bool,
     /// It is to be closed.
     closing: bool,
+}
+
+/// How receiving has ended.
+#[derive(Clone, Copy)]
+enum Ended {
+    Fin,
+    Failed(Errno),
 }
 
 /// How many buffers one recv may fill. The more, the less often a client that
@@ -111,7 +118,8 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
             }
             (result, bytes) => {
                 match result {
-                    Ok(n) => it.ended = Some(n as i32).filter(|n| *n == 0),
+                    Ok(0) => it.ended = Some(Ended::Fin),
+                    Ok(_) => {}
                     // No buffer was left: once there is one.
                     Err(Errno::ENOBUFS) => {
                         it.starved = true;
@@ -121,7 +129,7 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
                     Err(Errno::EINVAL) if it.limited => self.limits = false,
                     // It was asked to.
                     Err(Errno::ECANCELED | Errno::EINTR) => {}
-                    Err(err) => it.ended = Some(err as i32),
+                    Err(err) => it.ended = Some(Ended::Failed(err)),
                 }
                 bytes.into_iter().for_each(|it| self.give_back(it));
             }
@@ -178,8 +186,8 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
         if let Some(end) = it.ended {
             it.wanted = false;
             let result = match end {
-                0 => Ok(Bytes::new(Memory::Own(Vec::new()), 0)),
-                errno => Err(Errno::from_raw(errno)),
+                Ended::Fin => Ok(Bytes::new(Memory::Own(Vec::new()), 0)),
+                Ended::Failed(err) => Err(err),
             };
             return Some(Done::Received(fd, result));
         }
@@ -285,8 +293,7 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
     fn send(&mut self, client: Fd, bytes: Bytes) {
         let Some(it) = self.connections.get_mut(client) else { return };
         it.sending = true;
-        self.urgent |= self.stopping;
-        self.urgent |= !it.receiving || !it.backlog.is_empty();
+        self.urgent |= self.stopping || !it.receiving || !it.backlog.is_empty();
         if it.slow {
             let bytes = self.own(bytes);
             self.ring.send(client, bytes);
@@ -319,7 +326,7 @@ impl<Q: Queues, W: Watch> Processor for Multishot<Q, W> {
 
     fn owed_nothing(&mut self) -> Vec<Fd> {
         self.stopping = true;
-        // The others' sends have a FIN behind them from now on.
+        // Behind a send there is a FIN from now on.
         self.urgent = true;
         let connections = self.connections.iter();
         let idle = connections.filter(|(_, it)| !it.sending);

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::mem;
+use std::num::NonZero;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 use std::sync::atomic::{AtomicU16, Ordering::Release};
@@ -32,7 +33,7 @@ pub struct Ring<W: Watch> {
     pushed: u64,
     /// Sends that say nothing when they have succeeded: whose, and which
     /// submission it is.
-    silent: VecDeque<(Fd, u64)>,
+    silent: VecDeque<(Fd, NonZero<u64>)>,
     /// How many of the first of these are known to be over.
     over: usize,
     provided: Option<Provided>,
@@ -51,7 +52,7 @@ struct Lent {
     bytes: Bytes,
     /// Which submission it is, of a send that says nothing when it succeeds,
     /// and has not said anything yet.
-    silent: Option<u64>,
+    silent: Option<NonZero<u64>>,
     /// What it has sent without a copy, and may not have let go of yet.
     sent: i32,
 }
@@ -222,7 +223,7 @@ impl<W: Watch> Ring<W> {
         }
         let taken = self.pushed - submissions.len() as u64;
         drop(submissions);
-        let over = |(_, number): &&(Fd, u64)| *number < taken;
+        let over = |it: &&(Fd, NonZero<u64>)| it.1.get() <= taken;
         let silent = self.silent.iter().skip(self.over);
         self.over += silent.take_while(over).count();
     }
@@ -344,7 +345,7 @@ impl<W: Watch> Queues for Ring<W> {
             return;
         }
         let entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
-        let number = self.pushed;
+        let number = NonZero::<u64>::MIN.saturating_add(self.pushed);
         if let Some(lent) = &mut self.lent[client as usize] {
             lent.silent = Some(number);
         }
