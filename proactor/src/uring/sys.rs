@@ -540,23 +540,29 @@ impl<W: Watch> Drop for Ring<W> {
     fn drop(&mut self) {
         const PATIENCE: Duration = Duration::from_secs(1);
         let mut deadline = Instant::now() + PATIENCE;
-        let mut left = self.in_flight;
+        let mut ends = false;
         while self.in_flight > 0 && Instant::now() < deadline {
-            let fd = self.ring.as_raw_fd();
-            let limit = Timespec::from(Duration::from_millis(100));
-            let _ = self.watch.ask("io_uring_register", fd, || {
-                let submitter = self.ring.submitter();
-                let all = CancelBuilder::any();
-                submitter.register_sync_cancel(Some(limit), all).map_err(errno)
-            });
+            // To look for thousands takes long. They end a few at a time, and
+            // while they do, nothing more is asked for.
+            if !ends {
+                let fd = self.ring.as_raw_fd();
+                let limit = Timespec::from(Duration::from_millis(100));
+                let _ = self.watch.ask("io_uring_register", fd, || {
+                    let submitter = self.ring.submitter();
+                    let all = CancelBuilder::any();
+                    submitter
+                        .register_sync_cancel(Some(limit), all)
+                        .map_err(errno)
+                });
+            }
+            let before = self.in_flight;
             let soon = Instant::now() + Duration::from_millis(10);
             if self.enter(Timeout::until(Some(soon))).is_err() {
                 break;
             }
             while self.next().is_some() {}
-            // Thousands take their time, but some of them end.
-            if self.in_flight < left {
-                left = self.in_flight;
+            ends = self.in_flight < before;
+            if ends {
                 deadline = Instant::now() + PATIENCE;
             }
         }
