@@ -216,7 +216,8 @@ fn enters_of_one_connection(model: &'static Model) -> Result<Option<String>> {
     // A few more for the client and the stop.
     let expected = by_one * messages..=by_one * messages + 10;
     ensure!(expected.contains(&enters), "{enters} enters, not {expected:?}");
-    ensure!(others < 30, "{others} other calls: {calls:?}");
+    // The ring is made, after others have been tried; clients are closed.
+    ensure!(others < 50, "{others} calls that are no enters");
     Ok(None)
 }
 

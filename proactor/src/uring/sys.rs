@@ -538,7 +538,9 @@ impl<W: Watch> Drop for Ring<W> {
     /// write meanwhile. So all of them are cancelled and awaited; if one does
     /// not end, what it was lent is never freed.
     fn drop(&mut self) {
-        let deadline = Instant::now() + Duration::from_secs(1);
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let mut deadline = Instant::now() + PATIENCE;
+        let mut left = self.in_flight;
         while self.in_flight > 0 && Instant::now() < deadline {
             let fd = self.ring.as_raw_fd();
             let limit = Timespec::from(Duration::from_millis(100));
@@ -552,6 +554,11 @@ impl<W: Watch> Drop for Ring<W> {
                 break;
             }
             while self.next().is_some() {}
+            // Thousands take their time, but some of them end.
+            if self.in_flight < left {
+                left = self.in_flight;
+                deadline = Instant::now() + PATIENCE;
+            }
         }
         if self.in_flight > 0 || !self.ring.submission().is_empty() {
             mem::forget(mem::take(&mut self.lent));

@@ -318,7 +318,9 @@ fn a_reset_ends_what_is_in_flight_and_leaves_nothing() {
         // One buffer of each of them would be more. What is kept for the next
         // ones, 64 times four buffers, is there by now.
         let grown = memory[5].saturating_sub(memory[2]);
-        assert!(grown < 256, "{flags:?}: {memory:?} KiB");
+        // A sanitizer keeps what is freed.
+        let sanitized = std::env::var_os("ASAN_OPTIONS").is_some();
+        assert!(grown < 256 || sanitized, "{flags:?}: {memory:?} KiB");
         server.stops();
     }
 }
