@@ -112,7 +112,7 @@ impl Structure {
                 text(verb, call),
                 text(call, descriptor),
                 text(descriptor, result),
-                without_duration(&text(result, line.len())),
+                without_duration(&without_flight(&text(result, line.len()))),
             ];
             structure.call(&text(who, verb), words);
         }
@@ -178,6 +178,20 @@ fn without_duration(text: &str) -> String {
     }
 }
 
+/// How long an operation was in flight is chance; that it was is not:
+/// `6 bytes, in flight 1.2 ms, goes on`.
+fn without_flight(text: &str) -> String {
+    const IN_FLIGHT: &str = ", in flight ";
+    let Some((before, rest)) = text.split_once(IN_FLIGHT) else {
+        return text.to_owned();
+    };
+    let mut words = rest.splitn(3, ' ');
+    let unit = words.nth(1).unwrap_or_default();
+    let comma = if unit.ends_with(',') { "," } else { "" };
+    let after = words.next().unwrap_or_default();
+    format!("{before}, in flight{comma} {after}").trim_end().to_owned()
+}
+
 /// A descriptor's number, a thread's and a process's are chance; how many
 /// bytes are not. `7 client 1` is `client 1`, and `-> 7 client 1` too.
 fn without_numbers(text: &str, descriptor: bool) -> String {
@@ -226,6 +240,20 @@ x: process 1; descriptor 3 listens, 4 tells it to stop
             Structure::of(TOLD).calls["client 1"],
             ["copy recv 6 bytes"]
         );
+    }
+
+    #[test]
+    fn how_long_an_operation_was_in_flight_is_chance_too() {
+        for (told, left) in [
+            ("6 bytes, in flight 302 ms", "6 bytes, in flight"),
+            (
+                "6 bytes, in flight 1.2 µs, goes on",
+                "6 bytes, in flight, goes on",
+            ),
+            ("6 bytes", "6 bytes"),
+        ] {
+            assert_eq!(without_flight(told), left);
+        }
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub struct Ring<W: Watch> {
     provided: Option<Provided>,
     /// Completions that were taken out of the queue and not looked at yet.
     done: VecDeque<cqueue::Entry>,
+    /// All operations were on numbers below this one.
+    seen: Fd,
     /// Operations whose last completion is still to come.
     in_flight: usize,
     setup: Setup,
@@ -145,6 +147,7 @@ impl<W: Watch> Ring<W> {
             over: 0,
             provided,
             done: VecDeque::with_capacity(4 * setup.entries as usize),
+            seen: 0,
             in_flight: 0,
             registered,
             setup,
@@ -170,6 +173,7 @@ impl<W: Watch> Ring<W> {
             self.make_room();
         }
         self.pushed += 1;
+        self.seen = self.seen.max(fd + 1);
         self.watch.submitted(kind.name(), fd, bytes);
     }
 
@@ -243,6 +247,21 @@ impl<W: Watch> Ring<W> {
             }
         }
         None
+    }
+
+    /// The same of each operation that may be under way, by its own name: to
+    /// ask for all at once has the kernel look through all for each.
+    fn cancel_each(&mut self) {
+        for fd in 0..self.seen {
+            if self.setup.buffers > 0 {
+                self.cancel_recv(fd);
+            }
+            if let Some(Some(_)) = self.lent.get(fd as usize) {
+                for kind in [Kind::Recv, Kind::Send, Kind::Read] {
+                    self.cancel_all(CancelBuilder::user_data(kind.key(fd)));
+                }
+            }
+        }
     }
 
     /// Submits the wish that whatever is such may end.
@@ -539,32 +558,29 @@ impl<W: Watch> Drop for Ring<W> {
     /// not end, what it was lent is never freed.
     fn drop(&mut self) {
         const PATIENCE: Duration = Duration::from_secs(1);
+        if self.in_flight > 0 {
+            self.cancel_each();
+        }
         let mut deadline = Instant::now() + PATIENCE;
-        let mut ends = false;
         while self.in_flight > 0 && Instant::now() < deadline {
-            // To look for thousands takes long. They end a few at a time, and
-            // while they do, nothing more is asked for.
-            if !ends {
-                let fd = self.ring.as_raw_fd();
-                let limit = Timespec::from(Duration::from_millis(100));
-                let _ = self.watch.ask("io_uring_register", fd, || {
-                    let submitter = self.ring.submitter();
-                    let all = CancelBuilder::any();
-                    submitter
-                        .register_sync_cancel(Some(limit), all)
-                        .map_err(errno)
-                });
-            }
-            let before = self.in_flight;
+            let left = self.in_flight;
             let soon = Instant::now() + Duration::from_millis(10);
             if self.enter(Timeout::until(Some(soon))).is_err() {
                 break;
             }
             while self.next().is_some() {}
-            ends = self.in_flight < before;
-            if ends {
+            // Thousands take their time, but some of them end.
+            if self.in_flight < left {
                 deadline = Instant::now() + PATIENCE;
+                continue;
             }
+            let fd = self.ring.as_raw_fd();
+            let limit = Timespec::from(Duration::from_millis(100));
+            let _ = self.watch.ask("io_uring_register", fd, || {
+                let submitter = self.ring.submitter();
+                let all = CancelBuilder::any();
+                submitter.register_sync_cancel(Some(limit), all).map_err(errno)
+            });
         }
         if self.in_flight > 0 || !self.ring.submission().is_empty() {
             mem::forget(mem::take(&mut self.lent));

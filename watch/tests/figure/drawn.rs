@@ -244,8 +244,9 @@ pub fn documents(page: &Page) -> Result<()> {
     Ok(())
 }
 
-/// Lanes and phases by model. glibc starts as many threads as it likes, and
-/// whether anybody was set aside is chance.
+/// Lanes and phases by model. glibc starts as many threads as it likes, and it
+/// is chance whether anybody was set aside, and which of several processes
+/// comes too late for a client.
 fn structure(document: &Document) -> Vec<(String, BTreeSet<String>)> {
     let root = document.root_element();
     let strips = root.descendants().filter(|it| it.has_attribute("data-model"));
@@ -266,7 +267,11 @@ fn structure(document: &Document) -> Vec<(String, BTreeSet<String>)> {
                 }
                 _ => format!("{who} {name}"),
             });
-        (name.to_owned(), phases.chain(lanes).collect())
+        let mut all: BTreeSet<String> = phases.chain(lanes).collect();
+        if all.iter().any(|it| it.starts_with("process ")) {
+            all.remove("wasted");
+        }
+        (name.to_owned(), all)
     };
     parts.into_iter().map(of_part).collect()
 }
