@@ -39,8 +39,8 @@ pub struct Ring<W: Watch> {
     provided: Option<Provided>,
     /// Completions that were taken out of the queue and not looked at yet.
     done: VecDeque<cqueue::Entry>,
-    /// All operations were on numbers below this one.
-    seen: Fd,
+    /// By descriptor: whether a recv for all that comes is under way.
+    receiving: Vec<bool>,
     /// Operations whose last completion is still to come.
     in_flight: usize,
     setup: Setup,
@@ -52,6 +52,7 @@ pub struct Ring<W: Watch> {
 /// Bytes of an operation in flight.
 struct Lent {
     bytes: Bytes,
+    kind: Kind,
     /// Which submission it is, of a send that says nothing when it succeeds,
     /// and has not said anything yet.
     silent: Option<NonZero<u64>>,
@@ -147,7 +148,7 @@ impl<W: Watch> Ring<W> {
             over: 0,
             provided,
             done: VecDeque::with_capacity(4 * setup.entries as usize),
-            seen: 0,
+            receiving: Vec::new(),
             in_flight: 0,
             registered,
             setup,
@@ -173,7 +174,6 @@ impl<W: Watch> Ring<W> {
             self.make_room();
         }
         self.pushed += 1;
-        self.seen = self.seen.max(fd + 1);
         self.watch.submitted(kind.name(), fd, bytes);
     }
 
@@ -252,14 +252,14 @@ impl<W: Watch> Ring<W> {
     /// The same of each operation that may be under way, by its own name: to
     /// ask for all at once has the kernel look through all for each.
     fn cancel_each(&mut self) {
-        for fd in 0..self.seen {
-            if self.setup.buffers > 0 {
+        for slot in 0..self.receiving.len().max(self.lent.len()) {
+            let fd = slot as Fd;
+            if self.receiving.get(slot) == Some(&true) {
                 self.cancel_recv(fd);
             }
-            if let Some(Some(_)) = self.lent.get(fd as usize) {
-                for kind in [Kind::Recv, Kind::Send, Kind::Read] {
-                    self.cancel_all(CancelBuilder::user_data(kind.key(fd)));
-                }
+            if let Some(Some(Lent { kind, .. })) = self.lent.get(slot) {
+                let key = kind.key(fd);
+                self.cancel_all(CancelBuilder::user_data(key));
             }
         }
     }
@@ -274,14 +274,14 @@ impl<W: Watch> Ring<W> {
     /// Lends bytes to the operation on this descriptor that begins now; where
     /// they lie.
     #[inline]
-    fn lend(&mut self, fd: Fd, bytes: Bytes) -> *mut u8 {
+    fn lend(&mut self, kind: Kind, fd: Fd, bytes: Bytes) -> *mut u8 {
         let slot = fd as usize;
         if slot >= self.lent.len() {
             self.lent.resize_with(slot + 1, || None);
         }
         assert!(self.lent[slot].is_none(), "one at a time");
         let Lent { bytes, .. } =
-            self.lent[slot].insert(Lent { bytes, silent: None, sent: 0 });
+            self.lent[slot].insert(Lent { bytes, kind, silent: None, sent: 0 });
         let start = bytes.start as usize;
         let whole = match &mut bytes.memory {
             Memory::Own(memory) => memory.as_mut_ptr(),
@@ -333,7 +333,8 @@ impl<W: Watch> Queues for Ring<W> {
     fn recv(&mut self, client: Fd, mut memory: Vec<u8>) {
         memory.resize(self.setup.buffer, 0);
         let room = memory.len();
-        let at = self.lend(client, Bytes::new(Memory::Own(memory), 0));
+        let at =
+            self.lend(Kind::Recv, client, Bytes::new(Memory::Own(memory), 0));
         let fd = types::Fd(client);
         let entry = opcode::Recv::new(fd, at, room as u32).build();
         // SAFETY: the memory is lent, `room` bytes from its beginning.
@@ -343,6 +344,11 @@ impl<W: Watch> Queues for Ring<W> {
     fn recv_all(&mut self, client: Fd, limit: usize) {
         let entry = opcode::RecvMulti::new(types::Fd(client), GROUP).build();
         let entry = limited(entry, limit.min(i32::MAX as usize) as u32);
+        let slot = client as usize;
+        if slot >= self.receiving.len() {
+            self.receiving.resize(slot + 1, false);
+        }
+        self.receiving[slot] = true;
         // SAFETY: it writes into buffers that were provided, each of which is
         // out of the kernel's hands once a completion names it.
         unsafe { self.push(Kind::RecvMulti, client, 0, entry) };
@@ -351,31 +357,31 @@ impl<W: Watch> Queues for Ring<W> {
     #[inline]
     fn send_now(&mut self, client: Fd, bytes: Bytes) {
         let length = bytes.len();
-        let at = self.lend(client, bytes);
+        // Of a submission that a thread of the kernel's takes, nobody here
+        // knows when: it has to say when it is over.
+        let told = self.setup.sqpoll.is_some();
+        let kind = if told { Kind::Send } else { Kind::SendNow };
+        let at = self.lend(kind, client, bytes);
         // With MSG_WAITALL less than all is a failure, which is told.
         let flags = libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
-        let entry = opcode::Send::new(types::Fd(client), at, length as u32)
+        let mut entry = opcode::Send::new(types::Fd(client), at, length as u32)
             .flags(flags)
             .build();
-        if self.setup.sqpoll.is_some() {
-            // Nobody here knows when it is tried, so it has to say so.
-            // SAFETY: the bytes are lent, `length` of them from there.
-            unsafe { self.push(Kind::Send, client, length, entry) };
-            return;
+        if !told {
+            entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
+            let number = NonZero::<u64>::MIN.saturating_add(self.pushed);
+            if let Some(lent) = &mut self.lent[client as usize] {
+                lent.silent = Some(number);
+            }
+            self.silent.push_back((client, number));
         }
-        let entry = entry.flags(squeue::Flags::SKIP_SUCCESS);
-        let number = NonZero::<u64>::MIN.saturating_add(self.pushed);
-        if let Some(lent) = &mut self.lent[client as usize] {
-            lent.silent = Some(number);
-        }
-        self.silent.push_back((client, number));
         // SAFETY: the bytes are lent, `length` of them from there.
-        unsafe { self.push(Kind::SendNow, client, length, entry) };
+        unsafe { self.push(kind, client, length, entry) };
     }
 
     fn send(&mut self, client: Fd, bytes: Bytes) {
         let length = bytes.len();
-        let at = self.lend(client, bytes);
+        let at = self.lend(Kind::Send, client, bytes);
         let fd = types::Fd(client);
         let flags = libc::MSG_NOSIGNAL;
         let entry = match self.setup.zero_copy {
@@ -393,7 +399,7 @@ impl<W: Watch> Queues for Ring<W> {
 
     fn read(&mut self, fd: Fd, length: usize) {
         let memory = Memory::Own(vec![0; length]);
-        let at = self.lend(fd, Bytes::new(memory, 0));
+        let at = self.lend(Kind::Read, fd, Bytes::new(memory, 0));
         let entry = opcode::Read::new(types::Fd(fd), at, length as u32).build();
         // SAFETY: the memory is lent, `length` bytes from its beginning.
         unsafe { self.push(Kind::Read, fd, length, entry) };
@@ -515,6 +521,7 @@ impl<W: Watch> Queues for Ring<W> {
                     Completion::Received(fd, result.map(drop), bytes)
                 }
                 Kind::RecvMulti => {
+                    self.receiving[fd as usize] = more;
                     let id = cqueue::buffer_select(flags);
                     let provided = self.provided.as_mut();
                     let taken = id.zip(provided);
