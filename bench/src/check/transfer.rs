@@ -315,7 +315,13 @@ fn tiny_socket_buffers(context: &Context) -> Result<Outcome> {
     let small = Connect { receive_buffer: Some(8_192), ..Connect::default() };
     let mut clients = connect(&small)?;
     for client in &mut clients {
-        send_until_blocked(client)?;
+        if context.limits.lends_sent {
+            // Each of its sends waits until the client has said that it has
+            // the bytes, which it may put off: megabytes for a minute.
+            client.send(256 * KIB as usize)?;
+        } else {
+            send_until_blocked(client)?;
+        }
     }
     let count = clients.len();
     let total = clients.iter().map(|client| client.sent).sum();

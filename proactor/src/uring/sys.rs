@@ -420,6 +420,8 @@ impl<W: Watch> Queues for Ring<W> {
     fn cancel_accept(&mut self, listener: Fd) {
         let key = Kind::Accept.key(listener);
         self.cancel_all(CancelBuilder::user_data(key));
+        // At once: who is sent our FIN next finds the door closed.
+        self.make_room();
     }
 
     fn enter(&mut self, timeout: Timeout) -> nix::Result<bool> {
