@@ -115,35 +115,64 @@ fn the_server_gives_what_is_there_and_no_more() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn in_a_browser() -> Result<()> {
+/// The book, served, and a browser to look at it with.
+struct Reader {
+    folder: tempfile::TempDir,
+    url: String,
+    browser: Browser,
+}
+
+/// None, and a word about it, where there is no browser.
+fn reader(test: &str) -> Result<Option<Reader>> {
     let Some(program) = Browser::installed() else {
-        println!("in_a_browser SKIPPED: Chromium is not installed");
-        return Ok(());
+        println!("{test} SKIPPED: Chromium is not installed");
+        return Ok(None);
     };
     let (folder, index) = built()?;
     let root = index.parent().context("its folder")?;
     let site = Site::listen(SocketAddr::from(([127, 0, 0, 1], 0)), root)?;
     let url = site.url()?;
     thread::spawn(move || site.run());
-    let mut browser = Browser::start(&program)?;
+    let browser = Browser::start(&program)?;
+    Ok(Some(Reader { folder, url, browser }))
+}
 
-    for (name, (width, height)) in [("wide", WIDE), ("small", SMALL)] {
-        browser.resize(width, height)?;
-        for page in pages(folder.path())? {
-            browser
-                .visit(&format!("{url}{page}"))
-                .with_context(|| page.clone())?;
-            let wide = browser.eval(
-                "document.documentElement.scrollWidth - window.innerWidth",
-            )?;
+#[test]
+fn every_page_fits() -> Result<()> {
+    let Some(it) = reader("every_page_fits")? else { return Ok(()) };
+    let Reader { folder, url, mut browser } = it;
+    let over = "document.documentElement.scrollWidth - window.innerWidth";
+    // The contents, as they are in a window that is wide from the beginning;
+    // they slide in, and nobody here wants to see that.
+    let open = "(() => {
+        document.querySelector('#mdbook-sidebar').style.transition = 'none';
+        document.querySelector('#mdbook-sidebar-toggle').click();
+    })()";
+    let is_open = "document.querySelector('#mdbook-sidebar')
+        .getBoundingClientRect().left === 0";
+    for page in pages(folder.path())? {
+        // Once for both widths, for it is loading that takes the time.
+        browser.resize(SMALL.0, SMALL.1)?;
+        browser.visit(&format!("{url}{page}")).with_context(|| page.clone())?;
+        let small = browser.eval(over)?;
+        browser.resize(WIDE.0, WIDE.1)?;
+        browser.eval(open)?;
+        browser.until(is_open).with_context(|| page.clone())?;
+        for (name, over) in [("small", small), ("wide", browser.eval(over)?)] {
             ensure!(
-                wide.as_i64().is_some_and(|it| it <= 0),
-                "{page} scrolls sideways where it is {name}: {wide}"
+                over.as_i64().is_some_and(|it| it <= 0),
+                "{page} scrolls sideways where it is {name}: {over}"
             );
-            browser.no_errors().with_context(|| page.clone())?;
         }
+        browser.no_errors().with_context(|| page.clone())?;
     }
+    Ok(())
+}
+
+#[test]
+fn in_a_browser() -> Result<()> {
+    let Some(it) = reader("in_a_browser")? else { return Ok(()) };
+    let Reader { folder: _folder, url, mut browser } = it;
 
     // Prose stands beside code where there is room, and above it elsewhere.
     let page = format!("{url}annotated/epoll_et.html");

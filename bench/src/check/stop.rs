@@ -1,7 +1,6 @@
 //! How a server begins and ends: its first line and its failures, signals,
 //! and a stop that truncates nobody.
 
-use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::AsRawFd;
@@ -552,28 +551,14 @@ fn stop_in_transfer(context: &Context) -> Result<Outcome> {
     )))
 }
 
-/// The bytes in a socket's queues, by /proc/net/tcp: sent and not yet
-/// acknowledged; received and not yet read.
+/// The bytes in a socket's queues: sent and not yet acknowledged; received and
+/// not yet read.
 fn queues(local: SocketAddr, remote: SocketAddr) -> Result<(u64, u64)> {
-    let name = |addr: SocketAddr| match addr {
-        SocketAddr::V4(addr) => {
-            let ip = u32::from_ne_bytes(addr.ip().octets());
-            Ok(format!("{ip:08X}:{:04X}", addr.port()))
-        }
-        SocketAddr::V6(_) => bail!("IPv4 only"),
-    };
-    let (local, remote) = (name(local)?, name(remote)?);
-    let text = fs::read_to_string("/proc/net/tcp")?;
-    let found = text.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        if *fields.get(1)? != local || *fields.get(2)? != remote {
-            return None;
-        }
-        let (sent, received) = fields.get(4)?.split_once(':')?;
-        let number = |hex| u64::from_str_radix(hex, 16).ok();
-        Some((number(sent)?, number(received)?))
-    });
-    found.with_context(|| format!("{local} to {remote} is not in the table"))
+    let socket = harness::sockets::socket_between(local, remote);
+    let socket = socket.with_context(|| {
+        format!("no socket of the kernel's is from {local} to {remote}")
+    })?;
+    Ok((socket.send_queue.into(), socket.receive_queue.into()))
 }
 
 fn stop_sends_owed(context: &Context) -> Result<Outcome> {
@@ -767,7 +752,7 @@ fn restart_in_time_wait(context: &Context) -> Result<Outcome> {
     ends_well(&mut server, PATIENCE)?;
     drop(server);
     // A look at a long table that changes meanwhile may miss an entry.
-    let seen = (0..20).any(|_| sockets_of(addr.port(), TIME_WAIT) > 0);
+    let seen = (0..20).any(|_| sockets_of(addr, TIME_WAIT) > 0);
     if !seen && harness::sockets::time_wait_is_full() {
         let why = "the kernel's table of TIME_WAIT is full";
         return Ok(Outcome::Skipped(why.to_string()));

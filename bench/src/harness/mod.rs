@@ -575,14 +575,20 @@ impl Server {
         tree
     }
 
-    /// What it and its children hold now; cheap beside [`Server::observe`],
-    /// for which the kernel looks at every socket of the machine.
+    /// What it and its children hold now; cheap beside [`Server::observe`].
     pub fn standing(&self) -> Standing {
         Standing::of_all(&self.entries())
     }
 
-    /// What /proc says of the server and its children now.
+    /// What the kernel says of the server, its children and its sockets now.
     pub fn observe(&self) -> Observation {
+        let close_wait = sockets_of(self.addr, CLOSE_WAIT);
+        Observation { close_wait, ..self.observe_processes() }
+    }
+
+    /// The same without what the kernel looks for among all sockets of the
+    /// machine, which is most of the work.
+    fn observe_processes(&self) -> Observation {
         let entries = self.entries();
         let Standing { memory, threads, processes } =
             Standing::of_all(&entries);
@@ -600,7 +606,6 @@ impl Server {
             seen.descriptors += fs::read_dir(format!("/proc/{pid}/fd"))
                 .map_or(0, Iterator::count);
         }
-        seen.close_wait = sockets_of(self.addr.port(), CLOSE_WAIT);
         seen
     }
 
@@ -651,9 +656,12 @@ impl Server {
         let deadline = Instant::now() + limit;
         let mut pause = Duration::from_millis(1);
         loop {
-            let seen = self.observe();
+            let mut seen = self.observe_processes();
             if wanted(&seen) {
-                return Ok(seen);
+                seen = self.observe();
+                if wanted(&seen) {
+                    return Ok(seen);
+                }
             }
             ensure!(
                 Instant::now() < deadline,
@@ -716,7 +724,7 @@ impl Drop for Server {
         while !self.end_wanted
             && self.addr.port() != 0
             && matches!(self.has_ended(), Ok(None))
-            && sockets_of(self.addr.port(), LISTEN) == 0
+            && sockets_of(self.addr, LISTEN) == 0
             && Instant::now() < deadline
         {
             thread::sleep(Duration::from_millis(5));

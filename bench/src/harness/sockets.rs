@@ -62,10 +62,16 @@ pub fn sockets_to(port: u16) -> Vec<Socket> {
     find(Ports { peer: port, ..ANY }, &StateFlags::all())
 }
 
-/// How many sockets have this local port and are in this state.
-pub fn sockets_of(port: u16, state: u8) -> usize {
-    let ports = Ports { local: port, ..ANY };
-    find(ports, &StateFlags::from_bits_truncate(1 << state)).len()
+/// How many sockets of the server at this address are in this state.
+pub fn sockets_of(server: SocketAddr, state: u8) -> usize {
+    let ports = Ports { local: server.port(), ..ANY };
+    let states = StateFlags::from_bits_truncate(1 << state);
+    let families = match server.is_ipv4() {
+        true => &BOTH[..1],
+        false => &BOTH,
+    };
+    let found = by_netlink(families, ports, &states);
+    found.unwrap_or_else(|_| by_proc(ports, &states)).len()
 }
 
 /// Whether the kernel keeps no more sockets in TIME_WAIT, or nearly: those that
@@ -79,6 +85,15 @@ pub(crate) fn time_wait_is_full() -> bool {
     let most = most.ok().and_then(|text| number(&text));
     // Some may have gone since.
     now.zip(most).is_some_and(|(now, most)| now >= most / 10 * 9)
+}
+
+/// The one connection between these addresses, as the first has it: the kernel
+/// finds it at once, where it would look at all there are for a port.
+pub fn socket_between(local: SocketAddr, peer: SocketAddr) -> Option<Socket> {
+    one_by_netlink(local, peer).unwrap_or_else(|_| {
+        let ports = Ports { local: local.port(), peer: peer.port() };
+        by_proc(ports, &StateFlags::all()).pop()
+    })
 }
 
 /// How many bytes the server has not read of what the client at `peer` has
@@ -102,15 +117,23 @@ struct Ports {
 
 const ANY: Ports = Ports { local: 0, peer: 0 };
 
+/// A server at an IPv6 address may have clients of both families there. For
+/// each the kernel looks through all sockets of the machine.
+const BOTH: [u8; 2] = [AF_INET, AF_INET6];
+
 fn find(ports: Ports, states: &StateFlags) -> Vec<Socket> {
-    by_netlink(ports, states).unwrap_or_else(|_| by_proc(ports, states))
+    let found = by_netlink(&BOTH, ports, states);
+    found.unwrap_or_else(|_| by_proc(ports, states))
 }
 
-fn by_netlink(ports: Ports, states: &StateFlags) -> Result<Vec<Socket>> {
+fn by_netlink(
+    families: &[u8],
+    ports: Ports,
+    states: &StateFlags,
+) -> Result<Vec<Socket>> {
     let kernel = open()?;
     let mut found = Vec::new();
-    // A server at an IPv6 address may have clients of both families there.
-    for family in [AF_INET, AF_INET6] {
+    for &family in families {
         let request = request(family, ports, states);
         send(kernel.as_raw_fd(), &request, MsgFlags::empty())?;
         while read_answers(&kernel, &mut found)? {}
@@ -118,8 +141,6 @@ fn by_netlink(ports: Ports, states: &StateFlags) -> Result<Vec<Socket>> {
     Ok(found)
 }
 
-/// The one connection between these addresses, as the first has it: the kernel
-/// finds it at once, where it would look at all there are for a port.
 fn one_by_netlink(
     local: SocketAddr,
     peer: SocketAddr,
@@ -284,7 +305,7 @@ mod tests {
         let all = StateFlags::all();
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
-            let mut asked = by_netlink(ports, &all).expect("sock_diag");
+            let mut asked = by_netlink(&BOTH, ports, &all).expect("sock_diag");
             let mut read = by_proc(ports, &all);
             asked.sort();
             read.sort();
@@ -353,7 +374,8 @@ mod tests {
     fn both_ways_find_who_waits_to_be_accepted() {
         for_each_family(|address| {
             let (listener, clients) = queued(address, 3);
-            let port = listener.local_addr().unwrap().port();
+            let here = listener.local_addr().unwrap();
+            let port = here.port();
             let own = both_find(at(port), "three in the queue", |seen| {
                 one(LISTEN, 0, seen).is_some_and(|it| it.receive_queue == 3)
             });
@@ -361,8 +383,8 @@ mod tests {
             assert_eq!(at_rest.local_port, port);
             assert_eq!(u64::from(at_rest.inode), inode_of(&listener));
             assert_eq!(at_rest.send_queue, 5);
-            assert_eq!(sockets_of(port, LISTEN), 1);
-            assert_eq!(sockets_of(port, ESTABLISHED), 3);
+            assert_eq!(sockets_of(here, LISTEN), 1);
+            assert_eq!(sockets_of(here, ESTABLISHED), 3);
             let to_it = Ports { peer: port, ..ANY };
             let theirs = both_find(to_it, "their side", |_| true);
             for client in &clients {
@@ -428,7 +450,8 @@ mod tests {
     fn both_ways_find_what_is_left_of_a_connection() {
         for_each_family(|address| {
             let (listener, mut clients) = queued(address, 2);
-            let port = listener.local_addr().unwrap().port();
+            let here = listener.local_addr().unwrap();
+            let port = here.port();
             let [first, second] = [0, 1].map(|at| port_of(&clients[at]));
             let (closed, _) = listener.accept().unwrap();
             let _open = listener.accept().unwrap();
@@ -444,8 +467,8 @@ mod tests {
             let left = one(CLOSE_WAIT, second, &own).unwrap();
             // The FIN that nobody has read.
             assert_eq!(left.receive_queue, 1);
-            assert!(sockets_of(port, TIME_WAIT) > 0);
-            assert_eq!(sockets_of(port, CLOSE_WAIT), 1);
+            assert!(sockets_of(here, TIME_WAIT) > 0);
+            assert_eq!(sockets_of(here, CLOSE_WAIT), 1);
         });
     }
 }

@@ -255,8 +255,8 @@ fn session(server: &Server, model: &Model) -> Result<Vec<Spoken>> {
     spoken.push(Spoken::whole(&client));
     drop(client);
     let deadline = Instant::now() + PATIENCE;
-    let port = server.addr.port();
-    while sockets_of(port, ESTABLISHED) + sockets_of(port, CLOSE_WAIT) > 0 {
+    let addr = server.addr;
+    while sockets_of(addr, ESTABLISHED) + sockets_of(addr, CLOSE_WAIT) > 0 {
         ensure!(Instant::now() < deadline, "the clients do not leave");
         sleep(Duration::from_millis(5));
     }
