@@ -393,6 +393,9 @@ impl Server {
 
     /// Connects to `addr` until it answers.
     fn find_listening(&mut self, addr: &str) -> Result<SocketAddr> {
+        /// Under valgrind a program begins slowly, and beside others still
+        /// more so.
+        const PATIENCE: Duration = Duration::from_secs(20);
         let at = SocketAddr::from_str(addr)
             .with_context(|| format!("address '{addr}'"))?;
         let deadline = Instant::now() + PATIENCE;
