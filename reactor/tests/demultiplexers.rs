@@ -165,28 +165,6 @@ fn plain_bytes_are_told_from_an_end() {
 }
 
 #[test]
-fn a_descriptor_that_select_has_no_bit_for_is_refused() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
-    if hard < 1200 {
-        println!(
-            "SKIPPED: needs 1200 descriptors, and the hard limit is {hard}"
-        );
-        return;
-    }
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
-    let mut it = Select::new(Unwatched);
-    let (near, _far) = pair();
-    let copies: Vec<TcpStream> =
-        (0..1100).map(|_| near.try_clone().unwrap()).collect();
-    let last = copies.last().unwrap();
-    assert_eq!(
-        it.register(last.as_fd(), 1, Interest::Read),
-        Err(RegisterError::TooHigh(last.as_raw_fd()))
-    );
-}
-
-#[test]
 fn the_best_here_is_epoll() {
     assert_eq!(best(Unwatched).name(), "epoll_wait");
 }
