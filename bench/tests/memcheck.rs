@@ -78,7 +78,10 @@ fn memory_is_its_own(model: &Model) -> Result<()> {
     let line =
         format!("{exe} serve {} --addr {{addr}} --watch off", model.name);
     let target = Target::Command(memcheck(&line));
-    let mut server = Server::start(&target, &Start::default())?;
+    // It begins slowly, and beside others still more so.
+    let patience = Some(4 * PATIENCE);
+    let start = Start { patience, ..Start::default() };
+    let mut server = Server::start(&target, &start)?;
     session(&server).context("the session")?;
     // One client stays, and one is in the middle of something.
     let mut clients = server.clients(2)?;

@@ -161,6 +161,9 @@ pub struct Start {
     /// The cores that it and its children may run on; those of the thread
     /// that starts it if not said.
     pub cores: Option<Vec<usize>>,
+    /// How long a program that is not ours may take until it listens;
+    /// [`PATIENCE`] if not said.
+    pub patience: Option<Duration>,
 }
 
 impl Start {
@@ -346,7 +349,7 @@ impl Server {
         server.addr = if says_where {
             server.read_address()?
         } else {
-            server.find_listening(&addr)?
+            server.find_listening(&addr, start.patience.unwrap_or(PATIENCE))?
         };
         Ok(server)
     }
@@ -392,13 +395,14 @@ impl Server {
     }
 
     /// Connects to `addr` until it answers.
-    fn find_listening(&mut self, addr: &str) -> Result<SocketAddr> {
-        /// Under valgrind a program begins slowly, and beside others still
-        /// more so.
-        const PATIENCE: Duration = Duration::from_secs(20);
+    fn find_listening(
+        &mut self,
+        addr: &str,
+        patience: Duration,
+    ) -> Result<SocketAddr> {
         let at = SocketAddr::from_str(addr)
             .with_context(|| format!("address '{addr}'"))?;
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + patience;
         loop {
             let Err(error) = TcpStream::connect_timeout(&at, PATIENCE) else {
                 return Ok(at);
@@ -409,7 +413,7 @@ impl Server {
             }
             ensure!(
                 Instant::now() < deadline,
-                "waited {PATIENCE:?} for a server at {at}: {error}"
+                "waited {patience:?} for a server at {at}: {error}"
             );
             thread::sleep(Duration::from_millis(5));
         }
@@ -659,16 +663,17 @@ impl Server {
         let deadline = Instant::now() + limit;
         let mut pause = Duration::from_millis(1);
         loop {
-            let mut seen = self.observe_processes();
-            if wanted(&seen) {
-                seen = self.observe();
+            // First without any socket in CLOSE_WAIT, which nobody waits for.
+            if wanted(&self.observe_processes()) {
+                let seen = self.observe();
                 if wanted(&seen) {
                     return Ok(seen);
                 }
             }
             ensure!(
                 Instant::now() < deadline,
-                "waited {limit:?} for {what}; still {seen}"
+                "waited {limit:?} for {what}; still {}",
+                self.observe()
             );
             thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(50));
