@@ -88,24 +88,21 @@ pub(crate) fn time_wait_is_full() -> bool {
 }
 
 /// The one connection between these addresses, as the first has it: the kernel
-/// finds it at once, where it would look at all there are for a port.
+/// finds it at once. If it is not at these very addresses, or /proc has to be
+/// read, it is the one between their ports.
 pub fn socket_between(local: SocketAddr, peer: SocketAddr) -> Option<Socket> {
-    one_by_netlink(local, peer).unwrap_or_else(|_| {
-        let ports = Ports { local: local.port(), peer: peer.port() };
-        by_proc(ports, &StateFlags::all()).pop()
-    })
+    if let Ok(Some(socket)) = one_by_netlink(local, peer) {
+        return Some(socket);
+    }
+    let ports = Ports { local: local.port(), peer: peer.port() };
+    find(ports, &StateFlags::all()).pop()
 }
 
 /// How many bytes the server has not read of what the client at `peer` has
 /// sent and the kernel has taken for it.
 pub fn unread_by_server(server: SocketAddr, peer: SocketAddr) -> u64 {
-    if let Ok(Some(own)) = one_by_netlink(server, peer) {
-        return own.receive_queue.into();
-    }
-    // It is not at that very address.
-    let ports = Ports { local: server.port(), peer: peer.port() };
-    let own = find(ports, &StateFlags::all());
-    own.iter().map(|socket| u64::from(socket.receive_queue)).sum()
+    let own = socket_between(server, peer);
+    own.map_or(0, |socket| socket.receive_queue.into())
 }
 
 /// Which sockets are asked for; a port of 0 stands for all ports.
