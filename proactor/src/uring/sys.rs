@@ -692,9 +692,9 @@ impl Mapping {
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE,
         );
+        let anywhere = ptr::null_mut();
         // SAFETY: at an address of the kernel's choice: no memory of ours.
-        let at =
-            unsafe { libc::mmap(ptr::null_mut(), size, prot, flags, -1, 0) };
+        let at = unsafe { libc::mmap(anywhere, size, prot, flags, -1, 0) };
         match NonNull::new(at.cast::<u8>()) {
             Some(start) if at != libc::MAP_FAILED => Ok(Mapping(start, size)),
             _ => Err(Errno::last()),
