@@ -341,3 +341,20 @@ fn say(line: &str) {
     // Nothing is left to tell when this cannot be written either.
     let _lost = writeln!(io::stderr(), "watch: {line}");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The front door's own tests compare the rows in groups, by name.
+    #[test]
+    fn without_names_all_are_compared_in_the_tables_order() {
+        let names = |rows: Vec<&'static Model>| -> Vec<&str> {
+            rows.into_iter().map(|model| model.name).collect()
+        };
+        let all: Vec<&str> = MODELS.iter().map(|model| model.name).collect();
+        assert_eq!(names(chosen(&[])), all);
+        let two = ["poll_server", "blocking"].map(str::to_owned);
+        assert_eq!(names(chosen(&two)), ["blocking", "poll_server"]);
+    }
+}
