@@ -42,6 +42,8 @@ pub struct Limits {
     /// What it sends is lent until the peer has it, so that it never holds
     /// more than that: it owes nothing of which the kernel does not know.
     pub lends_sent: bool,
+    /// How many buffers (--buffer) a client may be owed that does not read.
+    pub owed_buffers: usize,
     /// What each client takes besides its descriptor.
     pub per_client: PerClient,
 }
@@ -69,6 +71,7 @@ pub const NO_LIMITS: Limits = Limits {
     idle_wakes: false,
     no_calls: false,
     lends_sent: false,
+    owed_buffers: 1,
     per_client: PerClient::Nothing,
 };
 
@@ -379,7 +382,8 @@ pub static MODELS: &[Model] = &[
         entry: echo::main::<proactor::Server>,
         summary: "the same; one order for all that a client will ever say",
         sleeps_in: "io_uring_enter",
-        limits: Limits { no_calls: true, ..NO_LIMITS },
+        // One recv brings so many, whether they are wanted yet or not.
+        limits: Limits { no_calls: true, owed_buffers: 4, ..NO_LIMITS },
         try_it: "a few times nc, with --watch text",
         see: "one recv is submitted, and completes with each message",
     },

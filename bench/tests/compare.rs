@@ -13,7 +13,7 @@ use bench::compare::{
 };
 use bench::harness;
 use bench::measure::Cores;
-use bench::models::{self, Limits, Model, PerClient};
+use bench::models::{self, Model, NO_LIMITS};
 use bench::results::{Comparison, Load, Point, Row};
 use libtest_mimic::{Arguments, Trial};
 
@@ -233,16 +233,7 @@ fn who_fails_is_left_out() -> Result<()> {
 /// so has it loaded nevertheless, and its first turn fails.
 fn who_fails_in_its_turn() -> Result<()> {
     let honest = row_of("select_server")?;
-    let limits = Limits {
-        clients: None,
-        descriptors_below: None,
-        burns_core: false,
-        idle_wakes: false,
-        no_calls: false,
-        lends_sent: false,
-        per_client: PerClient::Nothing,
-    };
-    let boastful = Box::leak(Box::new(Model { limits, ..*honest }));
+    let boastful = Box::leak(Box::new(Model { limits: NO_LIMITS, ..*honest }));
     let busy = scenario("busy", &[load(1100, 0)]);
     let mut task = task(vec![busy], &["epoll_lt"])?;
     task.models.insert(0, boastful);

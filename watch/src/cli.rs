@@ -307,6 +307,7 @@ fn model_json(model: &Model) -> Value {
             "idle_wakes": limits.idle_wakes,
             "no_calls": limits.no_calls,
             "lends_sent": limits.lends_sent,
+            "owed_buffers": limits.owed_buffers,
             "per_client": match limits.per_client {
                 PerClient::Nothing => "nothing",
                 PerClient::Buffer => "buffer",

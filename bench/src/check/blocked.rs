@@ -143,8 +143,9 @@ pub(super) fn send_until_unread(
     }
 }
 
-/// Holds the server's memory against its bound: one buffer (16 KiB if not
-/// said otherwise) for each blocked connection, and some for its tables.
+/// Holds the server's memory against its bound: a buffer (16 KiB if not said
+/// otherwise), or as many as the model says, for each blocked connection, and
+/// some for its tables.
 fn ensure_bounded(
     context: &Context,
     server: &Server,
@@ -152,7 +153,7 @@ fn ensure_bounded(
     blocked: usize,
 ) -> Result<String> {
     let (each, slack) = if context.target.is_ours() {
-        (16 * KIB, MIB)
+        (16 * KIB * context.limits.owed_buffers as u64, MIB)
     } else {
         // Other programs choose their own buffers, and may collect garbage.
         (MIB, 32 * MIB)

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::check::{self, Case, Context, Outcome, Tier};
 use crate::harness::{self, Target};
-use crate::models::{self, Limits, MODELS, PerClient};
+use crate::models::{self, Limits, MODELS};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use console::{Style, style};
@@ -92,12 +92,7 @@ fn try_run(check: &Check) -> Result<ExitCode> {
     let limits = check.clients.map(|clients| {
         &*Box::leak(Box::new(Limits {
             clients: Some(clients.get()),
-            descriptors_below: None,
-            burns_core: false,
-            idle_wakes: false,
-            no_calls: false,
-            lends_sent: false,
-            per_client: PerClient::Nothing,
+            ..models::NO_LIMITS
         }))
     });
     let mut tally = Tally::default();

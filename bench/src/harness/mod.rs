@@ -35,7 +35,7 @@ pub use sockets::{
 
 use observe::{is_in_group, is_runnable, tree_of, wants_of};
 
-use crate::models::{Limits, Model, PerClient};
+use crate::models::{Limits, Model, NO_LIMITS};
 use crate::sys;
 
 /// How long one wait may last before the case that waits has failed.
@@ -54,17 +54,6 @@ pub enum Target {
     Command(String),
 }
 
-/// A target of which nothing is known promises everything.
-static UNLIMITED: Limits = Limits {
-    clients: None,
-    descriptors_below: None,
-    burns_core: false,
-    idle_wakes: false,
-    no_calls: false,
-    lends_sent: false,
-    per_client: PerClient::Nothing,
-};
-
 impl Target {
     /// The name in reports.
     pub fn name(&self) -> &str {
@@ -79,7 +68,7 @@ impl Target {
     pub fn limits(&self) -> &'static Limits {
         match self {
             Target::Model(model) => &model.limits,
-            Target::Broken(_) | Target::Command(_) => &UNLIMITED,
+            Target::Broken(_) | Target::Command(_) => &NO_LIMITS,
         }
     }
 

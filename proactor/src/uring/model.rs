@@ -793,9 +793,9 @@ proptest! {
         let new = |kernel, stop, most| {
             Multishot::new(kernel, stop, most, Unwatched)
         };
-        // What one recv brought is being sent, and what the next one brings.
-        // Without limits it goes on until a cancel has come to it.
-        let owed = if plan.limits { 2 * AT_ONCE } else { usize::MAX / 8 };
+        // So much one recv brings, and the next one begins behind it. Without
+        // limits it goes on until a cancel has come to it.
+        let owed = if plan.limits { AT_ONCE } else { usize::MAX / 8 };
         run(plan, owed, new, |it| &mut it.ring);
     }
 

@@ -109,7 +109,6 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
         match (result, bytes) {
             (Ok(1..), Some(bytes)) if it.wanted && it.backlog.is_empty() => {
                 it.wanted = false;
-                self.arm(fd);
                 return Some(Done::Received(fd, Ok(bytes)));
             }
             (Ok(1..), Some(bytes)) if !it.closing => {
@@ -173,7 +172,6 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
         if !it.backlog.is_empty() {
             it.wanted = false;
             let backlog = mem::take(&mut it.backlog);
-            self.arm(fd);
             let length = backlog.len();
             let bytes = Bytes::new(Memory::Own(backlog), length);
             if self.stopping {
@@ -195,11 +193,11 @@ impl<Q: Queues, W: Watch> Multishot<Q, W> {
         None
     }
 
-    /// Begins to receive, unless there is enough for now.
+    /// Begins to receive from a client that is owed nothing.
     #[inline]
     fn arm(&mut self, fd: Fd) {
         let Some(it) = self.connections.get_mut(fd) else { return };
-        let busy = it.receiving || it.starved || it.slow;
+        let busy = it.receiving || it.starved;
         if !busy && it.ended.is_none() && it.backlog.is_empty() {
             it.receiving = true;
             it.limited = self.limits;
