@@ -6,6 +6,7 @@
 #
 #   proactor/asan.sh [--test uring] [...]
 #
+# The pitfalls in examples/ are left out: what they do wrong is their lesson.
 # The sanitizer is not part of stable Rust; RUSTC_BOOTSTRAP lets it be used for
 # a look by hand.
 set -eu
@@ -13,4 +14,5 @@ cd "$(dirname "$0")/.."
 host=$(rustc -vV | sed -n 's/^host: //p')
 export RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address
 export ASAN_OPTIONS=detect_stack_use_after_return=1
+[ $# -gt 0 ] || set -- --lib --test '*'
 exec cargo test -p proactor --target "$host" --target-dir target/asan "$@"
