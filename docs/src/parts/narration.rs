@@ -122,8 +122,9 @@ impl Structure {
 
     fn explain(&mut self, explanation: &mut String) {
         let text = std::mem::take(explanation);
-        let by_chance = ["EAGAIN", "EINTR", "round"];
-        if !text.is_empty() && !by_chance.iter().any(|it| text.contains(it)) {
+        let by_chance = text.contains("round")
+            || ["EAGAIN", "EINTR"].iter().any(|it| text.starts_with(it));
+        if !text.is_empty() && !by_chance {
             self.explained.insert(text.trim().to_owned());
         }
     }

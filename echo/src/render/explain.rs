@@ -330,8 +330,8 @@ const CALLS: &[(Verb, &str, &str)] = &[
     (
         Ask,
         "fcntl",
-        "Makes the descriptor non-blocking: a call that would sleep returns \
-         EAGAIN from now on: fcntl(2).",
+        "Sets or clears O_NONBLOCK: with it, a call that would sleep returns \
+         EAGAIN instead: fcntl(2).",
     ),
 ];
 
